@@ -1,0 +1,150 @@
+"""The configuration of a run, its identity and its name.
+
+`RunConfig` holds everything that changes the measurement; `identity_sha256` is over all of it, so
+two runs with the same hash are repeats of the same experiment and nothing else. Where the result
+goes and how talkative the command is stand elsewhere. Standard library only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from edgejoule.errors import UsageError
+
+SCHEMA_VERSION = 1
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One model measured once under one configuration.
+
+    Attributes:
+        model: As asked: zoo name or file.
+        backend: Resolved backend, never `auto`.
+        dtype: Resolved dtype, never `auto`.
+        device: `cpu` or `cuda:<index>`.
+        input_shape: Shape of the first input; None is the model's own.
+        input: `normal`, `uniform`, `zeros`, a folder or a `.npy` file.
+        input_sha256: Hash of the user's input files, None for generated ones.
+        weights: `pretrained` or `random`.
+        model_sha256: Hash of the user's model file, None for a zoo name.
+        seed: Seeds weights, inputs and orders.
+        warmup: Least number of warm-up inferences.
+        runs: Profiled inferences.
+        clean_runs: Clean inferences; None is automatic (at most 2000, at least 30 s).
+        precision_percent: Wanted half-width of the clean latency's 95 % interval, or None.
+        rate_hz: Rate of the rate pass, or None for no such pass.
+        idle_duration_s: Length of each baseline of this run.
+        sensor: Resolved sensor name, or `none`.
+        threads: CPU threads, 0 for the runtime's default.
+        repeat: Which repeat, from 1; 0 where only one was asked.
+        rebuild: Which build of the engine, from 0.
+        mode: Power mode of the board, or None.
+        board: Board id, or None.
+        extra: Backend's own options.
+    """
+
+    model: str
+    backend: str
+    dtype: str
+    device: str = "cpu"
+    input_shape: tuple[int, ...] | None = None
+    input: str = "normal"
+    input_sha256: str | None = None
+    weights: str = "pretrained"
+    model_sha256: str | None = None
+    seed: int = 0
+    warmup: int = 50
+    runs: int = 1000
+    clean_runs: int | None = None
+    precision_percent: float | None = None
+    rate_hz: float | None = None
+    idle_duration_s: float = 5.0
+    sensor: str = "none"
+    threads: int = 0
+    repeat: int = 0
+    rebuild: int = 0
+    mode: str | None = None
+    board: str | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain values, the shape as a list."""
+        plain = asdict(self)
+        plain["input_shape"] = None if self.input_shape is None else list(self.input_shape)
+        return plain
+
+    @classmethod
+    def from_json(cls, plain: dict[str, Any]) -> RunConfig:
+        """Rebuild a configuration that `to_json` wrote."""
+        shape = plain.get("input_shape")
+        return cls(**{**plain, "input_shape": None if shape is None else tuple(shape)})
+
+
+def identity_sha256(config: RunConfig) -> str:
+    """Return the SHA-256 of the configuration as canonical JSON."""
+    text = json.dumps(config.to_json(), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Name the knobs in which two configurations differ, as `runs (200 there, 100 asked)`."""
+    names = sorted(old.keys() | new.keys())
+    return [
+        f"{name} ({old.get(name)!r} there, {new.get(name)!r} asked)"
+        for name in names
+        if old.get(name) != new.get(name)
+    ]
+
+
+def defaults_of(config: RunConfig) -> dict[str, Any]:
+    """Return what a dataset takes as its defaults when this is its first run."""
+    return {
+        "backend": config.backend,
+        "dtype": config.dtype,
+        "batch": config.input_shape[0] if config.input_shape else 1,
+        "mode": config.mode,
+        "board": config.board,
+    }
+
+
+def run_name(model_name: str, config: RunConfig, defaults: dict[str, Any]) -> str:
+    """Return the name of a run: the model's, with what differs from the dataset's defaults.
+
+    `resnet18`, `resnet18--torch-float32-b1`, `resnet18--torch-float32-b8-MAXN-r2`.
+    Resume, repeats and sweeps use this one function.
+    """
+    own = defaults_of(config)
+    suffix = ""
+    if any(own[key] != defaults.get(key, own[key]) for key in ("backend", "dtype", "batch")):
+        suffix = f"{own['backend']}-{own['dtype']}-b{own['batch']}"
+    for key in ("mode", "board"):
+        if own[key] and own[key] != defaults.get(key, own[key]):
+            suffix += f"-{slug(own[key])}"
+    if config.repeat:
+        suffix += f"-r{config.repeat}"
+    return check_name(f"{model_name}--{suffix.strip('-')}" if suffix else model_name)
+
+
+def slug(text: str) -> str:
+    """Return text with everything but letters, digits, `_` and `.` turned into `_`."""
+    return re.sub(r"[^A-Za-z0-9_.]+", "_", text).strip("_") or "unnamed"
+
+
+def check_name(name: str) -> str:
+    """Return `name` if a run directory may be called so.
+
+    Raises:
+        UsageError: It is empty, too long, hidden, or would leave the dataset's folder.
+    """
+    if not _NAME.match(name) or len(name) > 120:
+        raise UsageError(
+            f"{name!r} cannot name a run",
+            "use up to 120 letters, digits, '_', '-', '.', starting with a letter or digit",
+        )
+    return name

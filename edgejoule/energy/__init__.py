@@ -1,0 +1,1 @@
+"""Integrate power, attribute energy to layers: numpy only, no hardware library."""

@@ -1,0 +1,1 @@
+"""Process one: build a model, run it, time each of its layers."""

@@ -1,0 +1,205 @@
+"""The one small Protocol behind which every runtime stands, and what a layer is.
+
+A backend lives twice. In the *set-up process* `build` turns a `LoadedModel` into artefacts on disk
+and says what its layers are. In the *measuring process* `open` loads those artefacts into a
+`Session`; its `infer` is the clean pass, its `profiler` the profiled pass. Nothing else crosses
+between the two but files, so that the memory of the set-up goes with its process.
+
+A network's forward pass is a workload of one stage; pipelines of several come on top of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgejoule.inference.workload import LoadedModel
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a backend can run here; `why` is one clause either way, `mend` what to do if not."""
+
+    usable: bool
+    why: str
+    mend: str = ""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What changes what is built or how it runs.
+
+    Attributes:
+        dtype: `float32`, `float16`, `bfloat16`, `int8`: already resolved, never `auto`.
+        device: `cpu` or `cuda:<index>`.
+        threads: Threads of the CPU runtime, 0 for its own default.
+        seed: Seed of everything random in the build.
+        extra: Backend's own options by name (optimization_level, min_block_size, ...).
+    """
+
+    dtype: str
+    device: str = "cpu"
+    threads: int = 0
+    seed: int = 0
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A tensor of a layer; `shape` is None where the runtime does not say."""
+
+    name: str
+    shape: tuple[int, ...] | None = None
+    dtype: str | None = None
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One unit that a backend executes and times. Every field but the first two may be unknown.
+
+    Attributes:
+        index: Position within an inference; layers are told apart by it, never by name alone.
+        name: The runtime's own name.
+        type: Operation (`Conv`, `aten.convolution.default`, `CaskConvolution`).
+        inputs: Input tensors, without weights where the runtime tells them apart.
+        outputs: Output tensors.
+        attributes: kernel, stride, padding, dilation, groups, ... as the runtime names them.
+        module_path: Module in the user's model (`layer1.0.conv1`); None is *unmapped*.
+        nodes: The ONNX or aten nodes behind it.
+        flops: Floating-point operations of one execution (a multiply-add counts two), where they
+            follow from the shapes; None is *unknown*.
+        bytes_moved: Bytes of inputs, outputs and weights, each counted once.
+    """
+
+    index: int
+    name: str
+    type: str | None = None
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    module_path: str | None = None
+    nodes: tuple[str, ...] = ()
+    flops: int | None = None
+    bytes_moved: int | None = None
+
+
+@dataclass(frozen=True)
+class EngineDescription:
+    """What `build` made: goes to `engine.json` as it is.
+
+    Attributes:
+        backend: Name of the backend.
+        versions: Versions of the libraries that built it.
+        layers: The layers in the order of execution.
+        settings: What was really applied (threads, optimisation level, cudnn.benchmark, ...).
+        start_offsets: Whether the backend measures when each layer starts.
+    """
+
+    backend: str
+    versions: dict[str, str]
+    layers: tuple[Layer, ...]
+    settings: dict[str, Any]
+    start_offsets: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain dictionaries and lists."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class LayerTimes:
+    """Times of the layers of consecutive profiled inferences, one row per layer execution.
+
+    Attributes:
+        inference: int32 (n,), counted from 0 within the chunk that was harvested.
+        layer: int16 (n,), index into the engine's layers.
+        duration_ns: int64 (n,).
+        start_offset_ns: int64 (n,) from the inference's `start_ns`, or None where the backend
+            gives durations only.
+        inferences: How many inferences the runtime reported; the caller compares it with how many
+            it ran, since profilers are known to stop silently.
+    """
+
+    inference: np.ndarray
+    layer: np.ndarray
+    duration_ns: np.ndarray
+    start_offset_ns: np.ndarray | None
+    inferences: int
+
+
+class Profiler(Protocol):
+    """Per-layer timing of a session, in chunks: start, infer n times, harvest, start again."""
+
+    chunk_inferences: int  # most inferences between `start` and `harvest`
+
+    def start(self, inferences: int) -> None:
+        """Prepare a chunk of this many inferences; may be slow (a new session, warm-up)."""
+
+    def infer(self, which: int) -> None:
+        """Run one inference on input set `which`; return when its outputs are computed."""
+
+    def harvest(self, spans: Sequence[tuple[int, int]]) -> LayerTimes:
+        """End the chunk and return its layer times; may be slow.
+
+        Args:
+            spans: Start and end of each inference as the caller stamped them, CLOCK_MONOTONIC ns;
+                for backends that must place their own clock.
+        """
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+class Session(Protocol):
+    """An engine loaded in the measuring process."""
+
+    def bind(self, inputs: Sequence[Mapping[str, np.ndarray]]) -> None:
+        """Take the input sets (each name -> array), cast and move them to the device."""
+
+    def infer(self, which: int) -> None:
+        """Run one inference on input set `which`; return when its outputs are computed."""
+
+    def outputs(self, which: int) -> list[np.ndarray]:
+        """Run one inference and return its outputs as float arrays, flattened from any structure.
+
+        Raises:
+            MeasurementError: The model returns nothing.
+        """
+
+    def profiler(self) -> Profiler:
+        """Return a profiler for this session."""
+
+    def settings(self) -> dict[str, Any]:
+        """What is in force while measuring (threads, cudnn.benchmark, TF32, ...)."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+class Backend(Protocol):
+    """A runtime that can build and run models."""
+
+    name: str
+    form: str  # the form of model it builds from: "torch" or "onnx"
+
+    def availability(self) -> Availability:
+        """Say by trying, cheaply, whether this backend can run here."""
+
+    def dtypes(self, device: str) -> tuple[str, ...]:
+        """Dtypes that `build` accepts on that device, the default first."""
+
+    def devices(self) -> tuple[str, ...]:
+        """Devices it can run on here, the preferred first."""
+
+    def build(
+        self, model: LoadedModel, options: BuildOptions, artefacts: Path
+    ) -> EngineDescription:
+        """Write the artefacts of `model` into the folder and describe the engine."""
+
+    def open(self, artefacts: Path, options: BuildOptions) -> Session:
+        """Load the artefacts."""

@@ -1,0 +1,1 @@
+"""Process two: sensors, the sampler, traces and the idle baseline (standard library only)."""
