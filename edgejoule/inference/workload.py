@@ -97,3 +97,25 @@ def import_loader(reference: str) -> Callable[[ModelRequest], LoadedModel]:
             "run from the project's folder, or give a file: x.onnx, x.pt2, file.py:function",
         ) from error
     return loader
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What a loader's package says of a model cheaply, without importing a framework.
+
+    The function `describe(spec) -> ModelFacts` stands beside the loader (`model:describe`); it
+    raises `UsageError` for an unknown name (with close names) and for a file that is not there.
+
+    Attributes:
+        name: The model's name in run names.
+        input_shape: Its default input shape, None where only loading it tells.
+        sha256: Hash of the user's file, None for a zoo name.
+        forms: Which forms it can be loaded in here: `torch`, `onnx`.
+        download_mib: Size of its pretrained weights if they are not in the cache yet, else 0.
+    """
+
+    name: str
+    input_shape: tuple[int, ...] | None
+    sha256: str | None = None
+    forms: tuple[str, ...] = ("torch", "onnx")
+    download_mib: float = 0.0
