@@ -75,6 +75,11 @@ class Child:
     _pending: bytes = b""
     received: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def closed(self) -> bool:
+        """Whether the message pipe has ended."""
+        return self._messages.closed
+
     def fileno(self) -> int:
         """The message pipe's descriptor, for `select`."""
         return self._messages.fileno()

@@ -1,0 +1,172 @@
+"""Energy of a pass per inference, and its split over layers in proportion to their time.
+
+`proportional` assumes that every layer draws the network's mean power: a layer's energy is the
+energy of its inference times the layer's share of the inference's time. It adds up to the whole
+by construction and says nothing about which layer draws more power; it is named `proportional`
+wherever it stands and its bias is not known. Numpy only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgejoule.energy.statistics import block_starts, combine, half_width_of
+
+METHOD = "proportional"
+
+
+@dataclass(frozen=True)
+class EnergyRow:
+    """One row of `energy.parquet`: mJ per profiled inference, half-widths of 95 % intervals.
+
+    `kind` is `layer`, `gap`, `inference` (the whole, as measured) or `closure` (the sum of layers
+    and gap). None: not known or not estimated.
+    """
+
+    method: str
+    rail: str
+    kind: str
+    layer: int | None
+    gross_mj: float
+    gross_statistical_mj: float | None
+    dynamic_mj: float | None
+    dynamic_statistical_mj: float | None
+    systematic_mj: float | None
+    n: int
+    resolved: bool | None
+
+
+@dataclass(frozen=True)
+class PassEnergy:
+    """Mean energy of an inference of a pass on one rail.
+
+    Attributes:
+        gross_mj: Energy per inference.
+        gross_half_width_mj: Half-width of its 95 % interval (block means), None below two blocks.
+        dynamic_mj: Energy above the baseline, None without a baseline.
+        dynamic_half_width_mj: Its half-width with the baseline's own included.
+        mean_mw: Mean power while inferences ran.
+        n: Inferences.
+    """
+
+    gross_mj: float
+    gross_half_width_mj: float | None
+    dynamic_mj: float | None
+    dynamic_half_width_mj: float | None
+    mean_mw: float
+    n: int
+
+
+def per_inference(
+    energy_mj: np.ndarray,
+    duration_ns: np.ndarray,
+    baseline_mw: float | None,
+    baseline_half_width_mw: float | None,
+) -> PassEnergy:
+    """Summarise the energies of a pass's inferences.
+
+    Args:
+        energy_mj: (n,) gross energy of each inference, in order.
+        duration_ns: (n,) its duration.
+        baseline_mw: Idle power with the engine loaded, or None.
+        baseline_half_width_mw: Half-width of its 95 % interval.
+    """
+    n = len(energy_mj)
+    starts = block_starts(n)
+    sizes = np.diff(np.append(starts, n))
+    blocks_mj = np.add.reduceat(energy_mj, starts) / sizes
+    gross = float(np.mean(energy_mj))
+    seconds = float(np.mean(duration_ns)) * 1e-9
+    dynamic = dynamic_half = None
+    if baseline_mw is not None:
+        idle_mj = np.add.reduceat(duration_ns, starts) / sizes * 1e-9 * baseline_mw
+        dynamic = gross - baseline_mw * seconds
+        of_baseline = None if baseline_half_width_mw is None else baseline_half_width_mw * seconds
+        dynamic_half = combine(half_width_of(blocks_mj - idle_mj), of_baseline)
+    return PassEnergy(
+        gross,
+        half_width_of(blocks_mj),
+        dynamic,
+        dynamic_half,
+        gross / seconds if seconds else 0.0,
+        n,
+    )
+
+
+def attribute(
+    rail: str,
+    energy_mj: np.ndarray,
+    duration_ns: np.ndarray,
+    layer_ns: np.ndarray,
+    baseline_mw: float | None,
+    baseline_half_width_mw: float | None,
+) -> list[EnergyRow]:
+    """Split the profiled pass's energy over layers and gap by their share of the time.
+
+    Args:
+        rail: Name of the rail, `total` for the board's total.
+        energy_mj: (n,) gross energy of each profiled inference.
+        duration_ns: (n,) duration of each.
+        layer_ns: (blocks, layers) summed layer time per block of inferences, the blocks being
+            those of `statistics.block_starts(n)`.
+        baseline_mw: Idle power with the engine loaded, or None.
+        baseline_half_width_mw: Half-width of its 95 % interval.
+
+    Returns:
+        One row per layer, one for the gap, one for the whole, one for the sum.
+    """
+    n = len(energy_mj)
+    starts = block_starts(n)
+    sizes = np.diff(np.append(starts, n))
+    block_ns = np.add.reduceat(duration_ns.astype(np.float64), starts)
+    block_mj = np.add.reduceat(energy_mj, starts)
+    shares = layer_ns / block_ns[:, None]
+    shares = np.column_stack([shares, 1.0 - shares.sum(axis=1)])  # the last column is the gap
+    idle_mj = None if baseline_mw is None else block_ns * 1e-9 * baseline_mw
+    gross = shares * block_mj[:, None]
+    dynamic = None if idle_mj is None else shares * (block_mj - idle_mj)[:, None]
+    seconds = shares * block_ns[:, None] * 1e-9
+
+    rows = []
+    last = shares.shape[1] - 1
+    for column in range(shares.shape[1]):
+        half = half_width_of(gross[:, column] / sizes)
+        dynamic_mj = dynamic_half = None
+        if dynamic is not None:
+            dynamic_mj = float(dynamic[:, column].sum() / n)
+            per_inference_s = float(seconds[:, column].sum() / n)
+            of_baseline = (
+                None
+                if baseline_half_width_mw is None
+                else baseline_half_width_mw * abs(per_inference_s)
+            )
+            dynamic_half = combine(half_width_of(dynamic[:, column] / sizes), of_baseline)
+        rows.append(
+            EnergyRow(
+                METHOD,
+                rail,
+                "gap" if column == last else "layer",
+                None if column == last else column,
+                float(gross[:, column].sum() / n),
+                half,
+                dynamic_mj,
+                dynamic_half,
+                None,
+                n,
+                None,
+            )
+        )
+    whole = per_inference(energy_mj, duration_ns, baseline_mw, baseline_half_width_mw)
+    widths = (whole.gross_half_width_mj, whole.dynamic_mj, whole.dynamic_half_width_mj)
+    rows.append(EnergyRow(METHOD, rail, "inference", None, whole.gross_mj, *widths, None, n, None))
+    sums = sum(row.gross_mj for row in rows[: last + 1])
+    dynamics = [row.dynamic_mj for row in rows[: last + 1] if row.dynamic_mj is not None]
+    rows.append(
+        EnergyRow(
+            METHOD, rail, "closure", None, sums, None,
+            sum(dynamics) if dynamics else None, None, None, n, None,
+        )
+    )  # fmt: skip
+    return rows
