@@ -92,6 +92,17 @@ def identity_sha256(config: RunConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def build_sha256(config: RunConfig) -> str:
+    """Return the SHA-256 over what changes the built engine and the inputs, nothing else."""
+    names = (
+        "model", "model_sha256", "weights", "seed", "input_shape", "input", "input_sha256",
+        "backend", "dtype", "device", "threads", "rebuild", "extra",
+    )  # fmt: skip
+    plain = config.to_json()
+    text = json.dumps({name: plain[name] for name in names}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Name the knobs in which two configurations differ, as `runs (200 there, 100 asked)`."""
     names = sorted(old.keys() | new.keys())

@@ -1,0 +1,264 @@
+"""measure_inference_power.py: one model, both processes, one run directory (or one per repeat)."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgejoule.errors import UsageError, run_command
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DESCRIPTION = """\
+Measure one model: build it, let a second process sample the power rails, run it without a
+profiler (latency, energy) and with one (time of every layer), and leave one verified run
+directory in the dataset.
+"""
+
+EPILOG = """\
+examples:
+  measure_inference_power.py --model resnet18 --weights random --runs 200
+  measure_inference_power.py --model my_net.py:make --dtype float32 --input-shape 1 3 320 320
+  measure_inference_power.py --model detector.onnx --backend onnxruntime --rate-hz 30
+  measure_inference_power.py --model resnet18 --weights random --sensor simulated --runs 100
+
+A model given as file.py:function or .pt2 is code, and loading it runs it.
+Exit codes: 0 done, 1 measurement wrong or incomplete, 2 usage, 130 interrupted.
+"""
+
+
+def _count(text: str) -> int:
+    """Parse a positive whole number."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return value
+
+
+def _count_or_zero(text: str) -> int:
+    """Parse a whole number that may be zero."""
+    return 0 if text == "0" else _count(text)
+
+
+def _positive(text: str) -> float:
+    """Parse a positive finite number."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    if not math.isfinite(value) or value <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def _percent(text: str) -> float:
+    """Parse `1` or `1%`."""
+    return _positive(text.rstrip("%"))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the command's parser."""
+    parser = argparse.ArgumentParser(
+        prog="measure_inference_power.py",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_argument_group("what is measured")
+    what.add_argument(
+        "--model",
+        required=True,
+        metavar="MODEL",
+        help="name of a network, file.py:function, x.onnx or x.pt2 (a torch.export program)",
+    )
+    what.add_argument(
+        "--backend",
+        default="auto",
+        metavar="NAME",
+        help="auto, onnxruntime or torch (default: auto, which says what it chose and why)",
+    )
+    what.add_argument(
+        "--dtype",
+        default="auto",
+        metavar="TYPE",
+        help="auto, float32, float16 or bfloat16 (default: auto, float16 on a GPU, else float32)",
+    )
+    what.add_argument(
+        "--weights",
+        default="pretrained",
+        choices=("pretrained", "random"),
+        help="published weights, or seeded random ones (default: %(default)s)",
+    )
+    what.add_argument(
+        "--input-shape",
+        nargs="+",
+        type=_count,
+        metavar="N",
+        help="shape of the first input, batch first (default: the model's own)",
+    )
+    what.add_argument(
+        "--input",
+        default="normal",
+        metavar="KIND",
+        help="normal, uniform, zeros, a folder of images or .npy files, or file.npy "
+        "(default: %(default)s, seeded; values change power)",
+    )
+    what.add_argument("--device", help="cpu, cuda or cuda:INDEX (default: the backend's best)")
+    what.add_argument(
+        "--threads",
+        type=_count_or_zero,
+        default=0,
+        metavar="N",
+        help="CPU threads, 0 for the backend's own choice (default: %(default)s)",
+    )
+    what.add_argument(
+        "--seed", type=int, default=0, help="seeds weights, inputs and orders (default: 0)"
+    )
+    how = parser.add_argument_group("how it is measured")
+    how.add_argument(
+        "--warmup",
+        type=_count_or_zero,
+        default=50,
+        metavar="N",
+        help="least number of warm-up inferences; it goes on until latency is steady "
+        "(default: %(default)s)",
+    )
+    how.add_argument(
+        "--runs",
+        type=_count,
+        default=1000,
+        metavar="N",
+        help="profiled inferences, each with every layer's time (default: %(default)s)",
+    )
+    how.add_argument(
+        "--clean-runs",
+        type=_count,
+        metavar="M",
+        help="inferences without a profiler (default: at least 30 s, and up to 2000 inferences "
+        "until the asked precision is reached)",
+    )
+    how.add_argument(
+        "--precision",
+        type=_percent,
+        metavar="P%",
+        help="wanted half-width of the clean latency's 95%% interval (default: 1%%)",
+    )
+    how.add_argument(
+        "--rate-hz",
+        type=_positive,
+        metavar="R",
+        help="also a pass with inferences at fixed times, as a camera gives them",
+    )
+    how.add_argument(
+        "--repeats",
+        type=_count,
+        default=1,
+        metavar="N",
+        help="measure N times in fresh processes, one run directory each (default: %(default)s)",
+    )
+    how.add_argument(
+        "--rebuilds",
+        type=_count,
+        default=1,
+        metavar="M",
+        help="build the engine M times and repeat on each, in random order (default: %(default)s)",
+    )
+    how.add_argument(
+        "--idle-duration",
+        type=_positive,
+        default=5.0,
+        metavar="S",
+        help="seconds of each of the run's four idle baselines (default: %(default)s)",
+    )
+    how.add_argument(
+        "--optimization-level",
+        type=int,
+        metavar="L",
+        help="TensorRT builder's level (backends with TensorRT)",
+    )
+    how.add_argument(
+        "--min-block-size",
+        type=_count,
+        metavar="N",
+        help="least operators of a TensorRT block (backend torch-tensorrt)",
+    )
+    power = parser.add_argument_group("power")
+    power.add_argument(
+        "--sensor",
+        default="auto",
+        metavar="NAME",
+        help="auto, none, ina3221 or simulated; auto never takes simulated (default: %(default)s)",
+    )
+    power.add_argument(
+        "--sysfs-root", default="/sys", metavar="DIR", help="where sysfs lies (default: /sys)"
+    )
+    power.add_argument(
+        "--energy",
+        default="proportional",
+        choices=("proportional",),
+        help="how an inference's energy is split over its layers (default: %(default)s to time)",
+    )
+    where = parser.add_argument_group("where it goes")
+    where.add_argument(
+        "--result-dir",
+        type=Path,
+        default=Path("raw_data"),
+        metavar="DIR",
+        help="the dataset's folder (default: %(default)s)",
+    )
+    where.add_argument(
+        "--run-name",
+        metavar="NAME",
+        help="name of the run (default: the model's, with what differs)",
+    )
+    where.add_argument(
+        "--overwrite", action="store_true", help="replace a finished run of the same name"
+    )
+    parts = where.add_mutually_exclusive_group()
+    parts.add_argument(
+        "--setup-only", action="store_true", help="build, keep the engine for --skip-setup, stop"
+    )
+    parts.add_argument(
+        "--skip-setup", action="store_true", help="measure the engine that --setup-only left"
+    )
+    where.add_argument(
+        "--artefacts",
+        type=Path,
+        metavar="DIR",
+        help="where --setup-only keeps and --skip-setup finds it (default: the user's cache)",
+    )
+    where.add_argument(
+        "--loader",
+        default="model:load",
+        metavar="PACKAGE:FUNCTION",
+        help="what turns a name into a model (default: %(default)s)",
+    )
+    talk = parser.add_argument_group("output")
+    talk.add_argument("--quiet", action="store_true", help="no progress, no table")
+    talk.add_argument("--json", action="store_true", help="print the summary as JSON")
+    talk.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    args = build_parser().parse_args(arguments)
+
+    def command() -> int:
+        from edgejoule.processes import hide_environment
+        from edgejoule.invocation import measure_all
+
+        if sys.platform == "win32":
+            raise UsageError("measuring needs Linux or macOS", "on Windows read and report runs")
+        hide_environment()
+        return measure_all(args, arguments)
+
+    return run_command(command, debug=args.debug)

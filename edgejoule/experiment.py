@@ -1,0 +1,265 @@
+"""Where the two processes meet: one run, from the set-up to the directory in the dataset.
+
+Time runs from left to right; each bar is a process:
+
+    parent      |================================================================| closing
+    set-up      |-- load, build --|
+    simulator                     |------------------------------------------|      (simulated only)
+    sampler                       |------------------------------------------|
+    measuring                           | load idle warm-up clean profiled idle|
+    phase       setup             idle   load .. idle_loaded_after, unload     cooldown idle
+                                  before                                                after
+
+Whatever fails or is killed, no child outlives the parent, and what was written stays in
+`<dataset>/.partial/` for `data_version.py recover`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgejoule.config import RunConfig, identity_sha256
+from edgejoule.cooldown import CoolDown, cool_down
+from edgejoule.errors import EdgejouleError
+from edgejoule.phases import PhaseBoard
+from edgejoule.processes import start_child
+from edgejoule.supervision import StopFlag, Supervisor
+from edgejoule.watch import Watch
+
+if TYPE_CHECKING:
+    from edgejoule.report.progress import Progress
+
+_COOL_DOWN_SHARE = 4.0
+_COOL_DOWN_LONGEST_S = 120.0
+_BUILD_FILES = ("engine.json",)
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is measured and where it goes; what changes the measurement stands in `config`.
+
+    Attributes:
+        config: The run's configuration.
+        name: The run's name.
+        dataset: The dataset's folder.
+        loader: Name of the model loader, `package:function`.
+        build: A folder with a finished set-up to use instead of a new one, or None.
+        overwrite: Whether a finished run of this name may be replaced.
+        sysfs_root: Where the sensor's sysfs lies; ignored for the simulated board.
+        command: The exact command to repeat the run.
+        board_id: As `machine` says.
+        why: Why backend and sensor were chosen.
+    """
+
+    config: RunConfig
+    name: str
+    dataset: Path
+    loader: str
+    build: Path | None = None
+    overwrite: bool = False
+    sysfs_root: str = "/sys"
+    command: tuple[str, ...] = ()
+    why: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the processes left behind, for the closing."""
+
+    setup: dict[str, Any]
+    measure: dict[str, Any]
+    sampler: dict[str, Any] | None
+    cooldown: CoolDown
+    wall_anchor: dict[str, int]
+
+
+def smaller_setting(config: RunConfig) -> str:
+    """Return what to try next when memory ran out."""
+    if config.input_shape and config.input_shape[0] > 1:
+        half = (config.input_shape[0] // 2, *config.input_shape[1:])
+        return f"try half the batch: --input-shape {' '.join(map(str, half))}"
+    if config.dtype == "float32" and config.backend == "torch":
+        return "try --dtype bfloat16, which needs half the memory"
+    if config.threads != 1:
+        return "try --threads 1, close other programs, or measure a smaller network"
+    return "close other programs or measure a smaller network"
+
+
+def set_up(task: Task, directory: Path, supervisor: Supervisor) -> dict[str, Any]:
+    """Run the set-up process, leaving artefacts and `engine.json` in `directory`."""
+    config = task.config
+    child = start_child(
+        "set-up process",
+        "edgejoule.inference.setup_process",
+        {
+            "directory": str(directory),
+            "loader": task.loader,
+            "model": config.model,
+            "weights": config.weights,
+            "seed": config.seed,
+            "input_shape": None if config.input_shape is None else list(config.input_shape),
+            "backend": config.backend,
+            "dtype": config.dtype,
+            "device": config.device,
+            "threads": config.threads,
+            "extra": config.extra,
+            "input": config.input,
+        },
+        directory / "run.log",
+    )
+    return supervisor.run_to_end(supervisor.add(child))
+
+
+def adopt_build(build: Path, directory: Path) -> dict[str, Any]:
+    """Bring a finished set-up into a run's directory, by hard links where the disk allows them.
+
+    Raises:
+        EdgejouleError: There is no finished set-up in `build`.
+    """
+    import json
+
+    setup = build / "artefacts" / "setup.json"
+    if not setup.is_file():
+        raise EdgejouleError(f"no finished set-up in {build}", "run with --setup-only first", 2)
+
+    def link(source: str, target: str) -> None:
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copy2(source, target)
+
+    shutil.copytree(build / "artefacts", directory / "artefacts", copy_function=link)
+    for name in _BUILD_FILES:
+        link(str(build / name), str(directory / name))
+    found: dict[str, Any] = json.loads(setup.read_text(encoding="utf-8"))
+    return found
+
+
+@contextlib.contextmanager
+def supervised(
+    directory: Path, task: Task, progress: Progress, stop: StopFlag
+) -> Iterator[tuple[Supervisor, Watch]]:
+    """A supervisor whose children all end with the context, and the parent's eyes on the run."""
+    watch = Watch(directory, progress)
+    supervisor = Supervisor(stop, watch.tick, smaller_setting(task.config))
+    try:
+        yield supervisor, watch
+    finally:
+        supervisor.stop_all()
+        watch.close()
+
+
+def measure(task: Task, directory: Path, progress: Progress, stop: StopFlag) -> Measured:
+    """Measure one run into its working directory.
+
+    Args:
+        task: What to measure.
+        directory: The run's `.partial` directory, with `request.json` in it.
+        progress: What the user sees meanwhile.
+        stop: Raised flag ends everything.
+
+    Raises:
+        EdgejouleError: A child failed, died or was killed, or the user wants to end. Nothing
+            already written is lost and no child is left.
+    """
+    config = task.config
+    anchor = {"monotonic_ns": time.monotonic_ns(), "unix_ns": time.time_ns()}
+    with (
+        contextlib.closing(PhaseBoard(directory / "page.bin", directory / "phases.jsonl")) as board,
+        supervised(directory, task, progress, stop) as (supervisor, watch),
+    ):
+        board.mark("setup")
+        if task.build is None:
+            setup = set_up(task, directory, supervisor)
+        else:
+            setup = adopt_build(task.build, directory)
+        sampler = _start_power(task, directory, supervisor, watch, anchor)
+        board.mark("idle_before")
+        supervisor.wait(config.idle_duration_s)
+        before = watch.level()
+        child = start_child(
+            "measuring process",
+            "edgejoule.inference.measure_process",
+            _measure_config(config, directory),
+            directory / "run.log",
+        )
+        measured = supervisor.run_to_end(supervisor.add(child), watch.on_message)
+        board.mark("cooldown")
+        longest_s = min(_COOL_DOWN_LONGEST_S, _COOL_DOWN_SHARE * config.idle_duration_s)
+        cooldown = cool_down(before, watch.level, supervisor.wait, longest_s)
+        board.mark("idle_after")
+        supervisor.wait(config.idle_duration_s)
+        board.mark("end")
+        if sampler is not None:
+            supervisor.end(sampler)
+            for simulator in list(supervisor.children):
+                supervisor.end(simulator)
+    report = next((m for m in sampler.received if m["kind"] == "done"), None) if sampler else None
+    return Measured(setup, measured, report, cooldown, anchor)
+
+
+def _start_power(
+    task: Task,
+    directory: Path,
+    supervisor: Supervisor,
+    watch: Watch,
+    anchor: dict[str, int],
+) -> Any:
+    """Start simulator and sampler as the configuration asks; return the sampler or None."""
+    from edgejoule.power.acquire import start_sampler, start_simulator
+
+    if task.config.sensor == "none":
+        watch.board_is_there(task.sysfs_root, has_power=False)
+        return None
+    sysfs_root = task.sysfs_root
+    if task.config.sensor == "simulated":
+        supervisor.add(start_simulator(directory, seed=task.config.seed))
+        sysfs_root = str(directory / "sysfs")
+    sampler, _ready = start_sampler(task.config.sensor, directory, sysfs_root, anchor)
+    supervisor.add(sampler)
+    watch.board_is_there(sysfs_root, has_power=True)
+    return sampler
+
+
+def _measure_config(config: RunConfig, directory: Path) -> dict[str, Any]:
+    return {
+        "directory": str(directory),
+        "backend": config.backend,
+        "options": {
+            "dtype": config.dtype,
+            "device": config.device,
+            "threads": config.threads,
+            "seed": config.seed,
+            "extra": config.extra,
+        },
+        "warmup": config.warmup,
+        "runs": config.runs,
+        "clean_runs": config.clean_runs,
+        "clean_min_s": 30.0,
+        "clean_max_runs": 2000,
+        "precision_percent": config.precision_percent,
+        "rate_hz": config.rate_hz,
+        "rate_s": 10.0,
+        "idle_duration_s": config.idle_duration_s,
+        "seed": config.seed,
+    }
+
+
+def request_of(task: Task, machine: dict[str, Any]) -> dict[str, Any]:
+    """Return what `request.json` holds: all that closing or recovering the run needs to know."""
+    return {
+        "name": task.name,
+        "config": task.config.to_json(),
+        "config_sha256": identity_sha256(task.config),
+        "machine": machine,
+        "command": list(task.command),
+        "why": task.why,
+        "overwrite": task.overwrite,
+    }

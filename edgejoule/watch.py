@@ -1,0 +1,111 @@
+"""The parent's eyes on a run: progress line, resources once a second, the level of power and heat.
+
+It reads the shared page and the tail of `power.bin`; the measured processes do not notice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgejoule.cooldown import Level, recent_power_mw
+from edgejoule.errors import EdgejouleError
+from edgejoule.machine import temperatures_c
+from edgejoule.phases import PageReader, PageState
+from edgejoule.resources import ResourceSampler
+
+if TYPE_CHECKING:
+    from edgejoule.report.progress import Progress
+
+_RESOURCE_PERIOD_NS = 1_000_000_000
+_RATE_WINDOW_NS = 5_000_000_000
+
+
+class Watch:
+    """What the parent looks at four times a second.
+
+    Args:
+        directory: The run's working directory.
+        progress: What the user sees.
+    """
+
+    def __init__(self, directory: Path, progress: Progress) -> None:
+        self._directory = directory
+        self._progress = progress
+        self._page = PageReader(directory / "page.bin")
+        self._sysfs_root: str | None = None
+        self._has_power = False
+        self._resources: ResourceSampler | None = None
+        self._next_resource_ns = 0
+        self._pass_inferences: dict[str, int | None] = {}
+        self._pass_seconds: dict[str, float] = {}
+        self._history: list[tuple[int, int]] = []
+        self._phase = ""
+
+    def board_is_there(self, sysfs_root: str, *, has_power: bool) -> None:
+        """Say where the board's files lie and whether there is a power trace to follow."""
+        self._sysfs_root = sysfs_root
+        self._has_power = has_power
+
+    def on_message(self, message: dict[str, Any]) -> None:
+        """Take the measuring process's word on how long a pass will be."""
+        if message["kind"] == "pass":
+            name = str(message["name"])
+            self._pass_inferences[name] = message.get("inferences")
+            self._pass_seconds[name] = float(message.get("estimate_s") or 0.0)
+            count = message.get("inferences")
+            what = f"{count} inferences" if count else "inferences"
+            self._progress.line(f"{name} pass: {what}, about {self._pass_seconds[name]:.0f} s")
+        elif message["kind"] == "note":
+            self._progress.line(str(message.get("text", "")))
+
+    def tick(self, now_ns: int) -> None:
+        """Refresh the progress line; once a second write the resources."""
+        state = self._page.read()
+        if state is not None:
+            self._show(state, now_ns)
+        if self._sysfs_root is not None and now_ns >= self._next_resource_ns:
+            if self._resources is None:
+                self._resources = ResourceSampler(
+                    self._directory / "resources.bin", sysfs_root=self._sysfs_root
+                )
+            self._resources.sample(now_ns)
+            self._next_resource_ns = now_ns + _RESOURCE_PERIOD_NS
+
+    def level(self) -> Level:
+        """Return power and temperature now."""
+        power_mw = None
+        if self._has_power:
+            with contextlib.suppress(EdgejouleError, OSError):
+                power_mw = recent_power_mw(self._directory / "power.bin")
+        zones = {} if self._sysfs_root is None else temperatures_c(self._sysfs_root)
+        return Level(power_mw, max(zones.values()) if zones else None)
+
+    def close(self) -> None:
+        """Close the page and the resources' file."""
+        if self._resources is not None:
+            self._resources.close()
+        self._page.close()
+
+    def _show(self, state: PageState, now_ns: int) -> None:
+        if state.phase not in {self._phase, "harvest"}:
+            self._phase = state.phase
+            self._history.clear()
+        if state.inference >= 0:
+            self._history.append((now_ns, state.inference))
+            while self._history[-1][0] - self._history[0][0] > _RATE_WINDOW_NS:
+                self._history.pop(0)
+        done = self._history[-1][1] + 1 if self._history else 0
+        rate_hz = remaining_s = None
+        if len(self._history) > 1:
+            (t0, n0), (t1, n1) = self._history[0], self._history[-1]
+            rate_hz = (n1 - n0) / max(1e-9, (t1 - t0) * 1e-9)
+        total = self._pass_inferences.get(self._phase)
+        if total and rate_hz:
+            remaining_s = max(0.0, (total - done) / rate_hz)
+        elif self._phase in self._pass_seconds:
+            spent_s = (time.monotonic_ns() - state.phase_start_ns) * 1e-9
+            remaining_s = max(0.0, self._pass_seconds[self._phase] - spent_s)
+        self._progress.update(state.phase, done, total, rate_hz, remaining_s, "")
