@@ -52,7 +52,8 @@ class ResourceSampler:
         if self._busy is not None:
             self.columns.append("cpu_busy_percent")
         self._index = {name: position for position, name in enumerate(self.columns)}
-        self._writer = RecordWriter(path, RESOURCES, {"columns": self.columns})
+        header = [{"name": name, "scale": 1 / THOUSANDTHS} for name in self.columns]
+        self._writer = RecordWriter(path, RESOURCES, {"columns": header})
 
     def watch(self, name: str, pid: int | None) -> None:
         """Say which process `name` is from now on; None: none."""

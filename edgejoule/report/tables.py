@@ -1,0 +1,332 @@
+"""Read a run directory into what a report shows. No hardware library, any operating system.
+
+A report must also show a run of which something is missing, so whatever cannot be read becomes a
+sentence in `RunTables.missing`; only a directory without a readable `run.json` is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgejoule.errors import MeasurementError, UsageError
+from edgejoule.report.text import printable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+METHOD = "proportional"
+TOTAL = "total"
+
+
+@dataclass(frozen=True)
+class LayerEnergy:
+    """Energy of a layer per profiled inference, mJ; half-widths of 95 % intervals.
+
+    Attributes:
+        method: How it was attributed; always shown with the figure.
+        gross_mj: Energy.
+        gross_half_mj: Its half-width, None if not estimated.
+        dynamic_mj: Energy above the baseline, None without one.
+        dynamic_half_mj: Its half-width.
+        resolved: False: this layer cannot be told from the others; None: the method cannot say.
+    """
+
+    method: str
+    gross_mj: float | None
+    gross_half_mj: float | None
+    dynamic_mj: float | None
+    dynamic_half_mj: float | None
+    resolved: bool | None
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer over all profiled inferences.
+
+    Attributes:
+        index: Position in the engine.
+        name: The runtime's name.
+        type: Operation, None if unknown.
+        module_path: Module in the user's model, None is *unmapped*.
+        executions: Times recorded.
+        median_ms: Median duration.
+        mean_ms: Mean duration.
+        share: Part of the profiled inferences' time, 0 to 1; None if those are not there.
+        energy: On the board's total rail, None if there is none.
+    """
+
+    index: int
+    name: str
+    type: str | None
+    module_path: str | None
+    executions: int
+    median_ms: float
+    mean_ms: float
+    share: float | None
+    energy: LayerEnergy | None
+
+
+@dataclass(frozen=True)
+class RunTables:
+    """A run as a report needs it.
+
+    Attributes:
+        path: The run directory.
+        run: `run.json` as it is.
+        layers: Every layer with recorded times, in the engine's order.
+        idle: `idle.json` as it is, None if it is not there.
+        missing: Sentences about what is missing or cannot be read.
+    """
+
+    path: Path
+    run: Mapping[str, Any]
+    layers: tuple[LayerRow, ...] = ()
+    idle: Any = None
+    missing: tuple[str, ...] = field(default=())
+
+    @property
+    def name(self) -> str:
+        """The run's name, which is its directory's."""
+        return self.path.name
+
+    @property
+    def summary(self) -> Mapping[str, Any]:
+        """The summary, empty where there is none."""
+        return part(self.run, "summary")
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The configuration, empty where there is none."""
+        return part(self.run, "config")
+
+    @property
+    def simulated(self) -> bool:
+        """Whether power was simulated; anything but a plain `false` counts as simulated."""
+        return self.run.get("simulated", False) is not False
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What must stand wherever this run is shown."""
+        found = []
+        status = self.run.get("status", "complete")
+        if status != "complete":
+            found.append(printable(status).upper())
+        if self.simulated:
+            found.append("SIMULATED power")
+        weights = self.run.get("weights", self.config.get("weights"))
+        if weights in ("random", "user"):
+            found.append("random weights" if weights == "random" else "user's weights")
+        if self.run.get("shared_gpu"):
+            found.append("shared GPU")
+        return tuple(found)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the measurement itself remarked."""
+        return texts(self.summary.get("notes"))
+
+    def slowest(self, count: int) -> tuple[LayerRow, ...]:
+        """Return the `count` layers of the greatest median time, the slowest first."""
+        order = sorted(self.layers, key=lambda layer: (-layer.median_ms, layer.index))
+        return tuple(order[:count])
+
+
+def part(holder: Mapping[str, Any], *keys: str) -> Mapping[str, Any]:
+    """Return a nested object, an empty one where it is absent or something else."""
+    for key in keys:
+        value = holder.get(key)
+        if not isinstance(value, Mapping):
+            return {}
+        holder = value
+    return holder
+
+
+def number(holder: Mapping[str, Any], key: str) -> float | None:
+    """Return a finite number, None where it is absent or something else."""
+    value = holder.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if float("-inf") < value < float("inf") else None
+
+
+def texts(value: Any) -> tuple[str, ...]:
+    """Return a list's items as texts, none where it is absent or something else."""
+    return tuple(str(item) for item in value) if isinstance(value, list) else ()
+
+
+def list_runs(dataset: Path) -> list[Path]:
+    """Return the run directories of a dataset in the order of their names.
+
+    Raises:
+        UsageError: There is no such folder, or it holds neither a run nor the mark of a dataset.
+    """
+    if not dataset.is_dir():
+        raise UsageError(f"{dataset} is no folder", "name the folder of a dataset (raw_data)")
+    runs = sorted(
+        path
+        for path in dataset.iterdir()
+        if path.is_dir() and not path.name.startswith(".") and (path / "run.json").exists()
+    )
+    marks = ("idling_power.json", ".dvc", ".partial", "dataset.json")
+    if not runs and not any((dataset / mark).exists() for mark in marks):
+        raise UsageError(
+            f"{dataset} is no dataset: no run.json in any of its folders",
+            "name the folder that --result-dir was",
+        )
+    return runs
+
+
+def load_run(path: Path) -> RunTables:
+    """Read a run directory.
+
+    Raises:
+        MeasurementError: There is no `run.json`, or it is no JSON object.
+    """
+    run = _json(path / "run.json")
+    if isinstance(run, str) or not isinstance(run, dict):
+        raise MeasurementError(
+            f"{path}: {run if isinstance(run, str) else 'run.json is no object'}"
+        )
+    missing = list(texts(run.get("missing")))
+
+    def expected(name: str) -> bool:
+        """Without a sensor there is no file of energy, and nothing is missing."""
+        return name in part(run, "files") or (path / name).exists()
+
+    def optional(name: str) -> Any:
+        value = _json(path / name)
+        if isinstance(value, str):
+            missing.append(value)
+            return None
+        return value
+
+    engine = optional("engine.json")
+    idle = optional("idle.json") if expected("idle.json") else None
+    durations = _guarded(lambda: _layer_durations(path / "layers.parquet"), missing)
+    inference_ms = _guarded(lambda: _profiled_ms(path / "inferences.parquet"), missing)
+    energy: dict[int, LayerEnergy] = {}
+    if expected("energy.parquet"):
+        energy = _guarded(lambda: _layer_energies(path / "energy.parquet"), missing) or {}
+    layers = _rows(engine, durations or {}, inference_ms, energy)
+    if not layers and not missing:
+        missing.append("no layer times were recorded")
+    return RunTables(path, run, layers, idle, tuple(missing))
+
+
+def _rows(
+    engine: Any,
+    durations: Mapping[int, np.ndarray],
+    inference_ms: float | None,
+    energy: Mapping[int, LayerEnergy],
+) -> tuple[LayerRow, ...]:
+    import numpy as np
+
+    described = engine.get("layers") if isinstance(engine, dict) else None
+    known = {
+        item.get("index", position): item
+        for position, item in enumerate(described if isinstance(described, list) else [])
+        if isinstance(item, dict)
+    }
+    rows = []
+    for index, times in sorted(durations.items()):
+        item = known.get(index, {})
+        share = float(times.sum(dtype=np.float64)) / inference_ms if inference_ms else None
+        rows.append(
+            LayerRow(
+                index,
+                str(item.get("name", f"layer {index}")),
+                _text(item.get("type")),
+                _text(item.get("module_path")),
+                len(times),
+                float(np.median(times)),
+                float(times.mean(dtype=np.float64)),
+                share,
+                energy.get(index),
+            )
+        )
+    return tuple(rows)
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _json(path: Path) -> Any:
+    """Return the file's JSON value, or as a plain string why it cannot be read."""
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return f"{path.name} is missing"
+    except (OSError, ValueError) as error:
+        return f"{path.name} cannot be read ({error})"
+    return f"{path.name} holds no object" if isinstance(value, str) else value
+
+
+def _guarded(read: Any, missing: list[str]) -> Any:
+    try:
+        return read()
+    except FileNotFoundError as error:
+        missing.append(f"{Path(str(error.filename)).name} is missing")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        # Arrow's errors are ValueErrors; a foreign table lacks columns (KeyError).
+        missing.append(" ".join(str(error).split())[:200])
+    return None
+
+
+def _column(path: Path, names: list[str]) -> Any:
+    """Read some columns of one Parquet file (never a folder: its name would be interpreted)."""
+    import pyarrow.parquet as pq
+
+    with path.open("rb") as file:
+        try:
+            table = pq.ParquetFile(file).read(columns=names)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{path.name} cannot be read ({error})") from error
+    absent = [name for name in names if name not in table.column_names]
+    if absent:
+        raise KeyError(f"{path.name} has no column {', '.join(absent)}")
+    return table
+
+
+def _layer_durations(path: Path) -> dict[int, np.ndarray]:
+    """Return the durations (ms, float32) of each layer by its index."""
+    import numpy as np
+
+    table = _column(path, ["layer", "duration_ms"])
+    layer = table["layer"].to_numpy()
+    duration = table["duration_ms"].to_numpy()
+    order = np.argsort(layer, kind="stable")
+    numbers, starts = np.unique(layer[order], return_index=True)
+    pieces = np.split(duration[order], starts[1:])
+    return {int(n): piece for n, piece in zip(numbers, pieces, strict=False)}
+
+
+def _profiled_ms(path: Path) -> float | None:
+    """Return the summed duration of the profiled inferences in ms, None without any."""
+    import numpy as np
+
+    table = _column(path, ["pass", "start_ns", "end_ns"])
+    chosen = np.array(table["pass"].to_pylist(), dtype=object) == "profiled"
+    total_ns = int((table["end_ns"].to_numpy() - table["start_ns"].to_numpy())[chosen].sum())
+    return total_ns * 1e-6 if total_ns else None
+
+
+def _layer_energies(path: Path) -> dict[int, LayerEnergy]:
+    names = ["method", "rail", "kind", "layer", "gross_mj", "gross_statistical_mj"]
+    table = _column(path, [*names, "dynamic_mj", "dynamic_statistical_mj", "resolved"])
+    return {
+        int(row["layer"]): LayerEnergy(
+            row["method"],
+            row["gross_mj"],
+            row["gross_statistical_mj"],
+            row["dynamic_mj"],
+            row["dynamic_statistical_mj"],
+            row["resolved"],
+        )
+        for row in table.to_pylist()
+        if row["kind"] == "layer" and row["rail"] == TOTAL and row["method"] == METHOD
+    }

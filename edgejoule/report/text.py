@@ -1,0 +1,83 @@
+"""Figures and foreign names as text: units, significant digits, and nothing that could harm.
+
+Layer and model names come from users' files: a terminal must not obey an escape sequence in one,
+a Markdown page must not become something else.
+"""
+
+from __future__ import annotations
+
+import re
+
+ABSENT = "-"
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+!|~&$])")
+
+
+def printable(text: object, width: int | None = None) -> str:
+    """Return text on one line without control characters, shortened in the middle to `width`."""
+    line = "".join(
+        char if char.isprintable() else " " if char in "\t\n\r" else f"\\x{ord(char):02x}"
+        for char in str(text)
+    )
+    if width is not None and len(line) > width:
+        tail = (width - 1) // 2
+        line = f"{line[: width - 1 - tail]}~{line[len(line) - tail :]}"
+    return line
+
+
+def markdown(text: object, width: int | None = None) -> str:
+    """Return text that Markdown shows as it is, also within a table."""
+    return _MARKDOWN.sub(r"\\\1", printable(text, width))
+
+
+def ms(value: float | None) -> str:
+    """Return milliseconds with four significant digits, without the unit."""
+    return ABSENT if value is None else f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def energy(value_mj: float | None) -> str:
+    """Return an energy with its unit: `812 mJ`, `1.84 J`."""
+    if value_mj is None:
+        return ABSENT
+    return _scaled(value_mj, "mJ", "J")
+
+
+def power(value_mw: float | None) -> str:
+    """Return a power with its unit: `812 mW`, `5.31 W`."""
+    if value_mw is None:
+        return ABSENT
+    return _scaled(value_mw, "mW", "W")
+
+
+def percent(share: float | None) -> str:
+    """Return a share (0 to 1) in percent, without the sign."""
+    return ABSENT if share is None else f"{100 * share:.1f}"
+
+
+def bar(share: float | None, width: int = 20) -> str:
+    """Return a bar of blocks as long as the share."""
+    return "" if share is None else "█" * max(0, min(width, round(share * width)))
+
+
+def table(header: list[str], rows: list[list[str]], right: set[int]) -> str:
+    """Return an aligned plain-text table; columns whose number is in `right` are right-aligned."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+
+    def line(cells: list[str]) -> str:
+        return "  ".join(
+            cell.rjust(width) if column in right else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        ).rstrip()
+
+    return "\n".join(map(line, [header, ["-" * width for width in widths], *rows]))
+
+
+def markdown_table(header: list[str], rows: list[list[str]], right: set[int]) -> str:
+    """Return a Markdown table; the cells are taken as they are, so escape foreign text first."""
+    rule = ["---:" if column in right else "---" for column in range(len(header))]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, rule, *rows])
+
+
+def _scaled(value: float, small: str, large: str) -> str:
+    if abs(value) >= 1000:
+        return f"{value / 1000:.4g} {large}"
+    return f"{value:.4g} {small}"
