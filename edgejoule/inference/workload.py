@@ -112,6 +112,8 @@ class ModelFacts:
         sha256: Hash of the user's file, None for a zoo name.
         forms: Which forms it can be loaded in here: `torch`, `onnx`.
         download_mib: Size of its pretrained weights if they are not in the cache yet, else 0.
+        gflops: Floating-point operations of one forward pass at that shape, in 1e9, a
+            multiply-add counting two; only for estimates of time. None is unknown.
     """
 
     name: str
@@ -119,3 +121,4 @@ class ModelFacts:
     sha256: str | None = None
     forms: tuple[str, ...] = ("torch", "onnx")
     download_mib: float = 0.0
+    gflops: float | None = None

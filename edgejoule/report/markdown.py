@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from edgejoule.report.tables import TOTAL, RunTables, number, part
+from edgejoule.report.tables import TOTAL, RunTables, number, part, texts
 from edgejoule.report.terminal import energy_header, layer_energy
 from edgejoule.report.text import (
     ABSENT,
@@ -310,7 +310,8 @@ def _provenance(run: RunTables) -> str:
     ]
     lines = [f"- {name}: {markdown(value)}" for name, value in facts if value]
     text = "Provenance:\n\n" + "\n".join(lines)
-    command = repeat_command(run.config)
+    stored = texts(run.run.get("command"))
+    command = shlex.join(["python", *stored]) if stored else repeat_command(run.config)
     if command:
         text += f"\n\nTo repeat it:\n\n{fenced(command)}"
     return text

@@ -112,3 +112,8 @@ def run_text(tables: RunTables, count: int = 10) -> str:
     lines += [f"note: {printable(note)}" for note in tables.notes]
     lines += [f"missing: {printable(text)}" for text in tables.missing]
     return "\n".join(lines)
+
+
+def print_run(tables: RunTables, count: int = 10) -> None:
+    """Print what is said when a run is done to stdout."""
+    print(run_text(tables, count))
