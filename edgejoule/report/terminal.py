@@ -63,6 +63,8 @@ def energy_text(tables: RunTables) -> str:
     figures = part(tables.summary, "energy")
     clean = part(figures, "clean")
     gross = number(clean, "gross_mj")
+    if gross is None and part(figures, "rails"):
+        return "no energy in total: this board's total is not known (report.md has it per rail)"
     if gross is None:
         return f"no energy: {printable(figures.get('why') or 'not recorded')}"
     word = "SIMULATED " if tables.simulated else ""

@@ -1,0 +1,318 @@
+"""The section of one run in `report.md`: pure functions from `RunTables` to Markdown."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from edgejoule.report.tables import TOTAL, RunTables, number, part, texts
+from edgejoule.report.terminal import energy_header, layer_energy
+from edgejoule.report.text import (
+    ABSENT,
+    bar,
+    energy,
+    markdown,
+    markdown_table,
+    ms,
+    percent,
+    power,
+    printable,
+)
+
+SLOWEST = 10
+
+
+def section(run: RunTables) -> str:
+    """Return the section of one run."""
+    blocks = [f"## {markdown(run.name)}"]
+    if run.marks:
+        blocks.append("**" + markdown("; ".join(run.marks)) + "**")
+    notes = [*run.notes, *(f"missing: {text}" for text in run.missing)]
+    if notes:
+        blocks.append("\n".join(f"- {markdown(note)}" for note in notes))
+    blocks += [_latency(run), _rate(run), _energy(run), _layers(run)]
+    blocks += [_phases(run), _baselines(run), _conduct(run), _provenance(run)]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _simulated(run: RunTables) -> str:
+    return " (simulated)" if run.simulated else ""
+
+
+def _latency(run: RunTables) -> str:
+    header = ["pass", "inferences", "median ms", "mean ms", "95 % of the mean, ms"]
+    header += ["p90 ms", "p99 ms", "min ms"]
+    rows = []
+    for name in ("clean", "rate", "profiled"):
+        figures = part(run.summary, name)
+        if not figures:
+            continue
+        count = number(figures, "inferences")
+        interval = _interval(figures.get("interval_mean_ms"))
+        rows.append(
+            [
+                name,
+                ABSENT if count is None else f"{count:.0f}",
+                ms(number(figures, "median_ms")),
+                ms(number(figures, "mean_ms")),
+                interval,
+                *(ms(number(figures, f"{key}_ms")) for key in ("p90", "p99", "min")),
+            ]
+        )
+    if not rows:
+        return "No latency was recorded."
+    text = markdown_table(header, rows, set(range(1, 8)))
+    gap = number(part(run.summary, "profiled"), "gap_ms_median")
+    share = number(part(run.summary, "profiled"), "layers_share")
+    if gap is not None and share is not None:
+        text += f"\n\nLayers make up {percent(share)} % of a profiled inference; the gap (in no "
+        text += f"layer) has a median of {ms(gap)} ms."
+    return text
+
+
+def _interval(ends: Any) -> str:
+    if not isinstance(ends, (list, tuple)) or len(ends) != 2:
+        return ABSENT
+    low, high = (number({"end": end}, "end") for end in ends)
+    return ABSENT if low is None or high is None else f"{ms(low)} to {ms(high)}"
+
+
+def _energy(run: RunTables) -> str:
+    figures = part(run.summary, "energy")
+    rails = part(figures, "rails")
+    rail = str(figures.get("rail") or TOTAL)
+    rows = [
+        _energy_row(name, rail, part(figures, name))
+        for name in ("clean", "profiled")
+        if part(figures, name)
+    ]
+    for rail in rails:
+        figured = part(rails, rail, "clean")
+        if figured and rail != TOTAL:
+            rows.append(_energy_row("clean", rail, figured))
+    if not rows:
+        return f"Energy: none, {markdown(figures.get('why') or 'not recorded')}."
+    mark = simulated_mark(run)
+    header = ["pass", "rail", f"gross per inference{mark}", f"dynamic per inference{mark}"]
+    table = markdown_table([*header, f"mean power{mark}"], rows, {2, 3, 4})
+    return f"Energy; dynamic is above idle with the engine loaded.\n\n{table}"
+
+
+def _energy_row(name: str, rail: str, figures: Mapping[str, Any]) -> list[str]:
+    row = [name, markdown(rail)]
+    for kind in ("gross", "dynamic"):
+        half = number(figures, f"{kind}_statistical_mj")
+        value = energy(number(figures, f"{kind}_mj"))
+        row.append(value if half is None else f"{value} ± {energy(half)}")
+    return [*row, power(number(figures, "mean_mw"))]
+
+
+def _rate(run: RunTables) -> str:
+    """The pass with inferences at fixed times: deadlines, and energy per frame."""
+    figures = part(run.summary, "rate")
+    if not figures:
+        return ""
+    frames, missed = number(figures, "frames"), number(figures, "missed_deadlines")
+    rate, busy = number(figures, "rate_hz"), number(figures, "busy_share")
+    text = f"Rate pass{'' if rate is None else f' at {rate:g} Hz'}"
+    text += "" if frames is None else f", {frames:.0f} frames"
+    text += "" if missed is None else f", {missed:.0f} deadlines missed"
+    text += "" if busy is None else f", busy {percent(busy)} % of the time"
+    rails = part(figures, "energy")
+    rows = []
+    for rail in [TOTAL] if TOTAL in rails else list(rails):
+        cell = part(rails, rail)
+        joules = energy(number(cell, "gross_mj_per_frame"))
+        powers = [power(number(cell, key)) for key in ("mean_mw", "between_frames_mw")]
+        rows.append([markdown(rail), joules, *powers])
+    if not rows:
+        return f"{text}."
+    mark = simulated_mark(run)
+    header = ["rail", f"gross per frame{mark}", f"mean power{mark}", f"between frames{mark}"]
+    return f"{text}:\n\n{markdown_table(header, rows, {1, 2, 3})}"
+
+
+def _layers(run: RunTables) -> str:
+    if not run.layers:
+        return "Layers: no times were recorded."
+    header = ["#", "layer", "type", "module path", "median ms", "share %", ""]
+    energies = energy_header(run)
+    if energies:
+        header.append(energies)
+    rows = []
+    for rank, layer in enumerate(run.slowest(SLOWEST), 1):
+        row = [
+            str(rank),
+            markdown(layer.name, 60),
+            markdown(layer.type or ABSENT, 30),
+            markdown(layer.module_path or "unmapped", 40),
+            ms(layer.median_ms),
+            percent(layer.share),
+            bar(layer.share),
+        ]
+        if energies:
+            row.append(layer_energy(layer.energy))
+        rows.append(row)
+    title = f"Slowest {len(rows)} of {len(run.layers)} layers, profiled pass:"
+    return f"{title}\n\n{markdown_table(header, rows, {0, 4, 5, 7})}"
+
+
+def _phases(run: RunTables) -> str:
+    phases = part(run.summary, "energy", "phases") or part(run.summary, "phase_energies")
+    rows = []
+    for phase, rails in phases.items():
+        shown = [TOTAL] if TOTAL in rails else list(rails)
+        for rail in shown:
+            figures = part(rails, rail)
+            seconds = number(figures, "seconds")
+            rows.append(
+                [
+                    markdown(phase),
+                    markdown(rail),
+                    ABSENT if seconds is None else f"{seconds:.2f}",
+                    energy(number(figures, "energy_mj")),
+                    power(number(figures, "mean_mw")),
+                ]
+            )
+    if not rows:
+        return ""
+    mark = simulated_mark(run)
+    header = ["phase", "rail", "seconds", f"energy{mark}", f"mean power{mark}"]
+    return "Phases:\n\n" + markdown_table(header, rows, {2, 3, 4})
+
+
+def _baselines(run: RunTables) -> str:
+    found = run.idle.get("baselines") if isinstance(run.idle, Mapping) else run.idle
+    rows = []
+    for item in found if isinstance(found, list) else []:
+        if not isinstance(item, Mapping):
+            continue
+        rails = part(item, "rails")
+        for rail in [TOTAL] if TOTAL in rails else list(rails):
+            figures = part(rails, rail)
+            mean, half = number(figures, "mean_mw"), number(figures, "half_width_mw")
+            count = number(figures, "n")
+            rows.append(
+                [
+                    markdown(f"{item.get('kind', ABSENT)}, {item.get('when', ABSENT)}"),
+                    markdown(rail),
+                    power(mean) if half is None else f"{power(mean)} ± {power(half)}",
+                    ABSENT if count is None else f"{count:.0f}",
+                ]
+            )
+    if not rows:
+        return ""
+    header = ["baseline", "rail", f"mean power{simulated_mark(run)}", "n"]
+    return "Idle power:\n\n" + markdown_table(header, rows, {2, 3})
+
+
+def _conduct(run: RunTables) -> str:
+    """Warm-up, sampler and memory: how the measurement went."""
+    lines = []
+    warmup = part(run.summary, "warmup")
+    if warmup:
+        steady = "steady" if warmup.get("steady") else "NOT steady"
+        text = f"Warm-up: {steady}"
+        for key, unit in (("inferences", "inferences"), ("seconds", "s")):
+            value = number(warmup, key)
+            text += "" if value is None else f", {value:.4g} {unit}"
+        reason = warmup.get("reason")
+        lines.append(markdown(f"{text} ({reason})" if reason else text))
+    for name, title in (("sampler", "Sampler"), ("memory", "Memory")):
+        figures = _flat(part(run.summary, name))
+        if figures:
+            lines.append(f"{title}: {markdown('; '.join(figures))}")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _flat(figures: Mapping[str, Any]) -> list[str]:
+    """Return `name value` for every figure that is a plain number or text."""
+    shown = []
+    for name, value in figures.items():
+        if isinstance(value, float):
+            shown.append(f"{name} {value:.5g}")
+        elif isinstance(value, (bool, int, str)):
+            shown.append(f"{name} {value}")
+    return shown
+
+
+def _provenance(run: RunTables) -> str:
+    machine = part(run.run, "machine")
+    code = part(machine, "code")
+    sensor = part(run.run, "sensor").get("name", run.run.get("sensor"))
+    libraries = part(machine, "libraries") or part(run.run, "versions")
+    facts = [
+        ("started", run.run.get("started_at")),
+        ("board", run.run.get("board_id") or machine.get("board_id")),
+        ("power mode", run.run.get("power_mode")),
+        ("JetPack", machine.get("jetpack")),
+        ("L4T", machine.get("l4t")),
+        ("system", machine.get("distribution")),
+        ("kernel", machine.get("kernel")),
+        ("container", "yes" if machine.get("container") is True else None),
+        ("Python", machine.get("python")),
+        ("libraries", ", ".join(f"{name} {is_}" for name, is_ in libraries.items() if is_)),
+        ("code", _code(code)),
+        ("sensor", f"{sensor}{simulated_mark(run)}" if sensor else None),
+        ("weights", run.run.get("weights")),
+        ("configuration", run.run.get("config_sha256")),
+    ]
+    lines = [f"- {name}: {markdown(value)}" for name, value in facts if value]
+    text = "Provenance:\n\n" + "\n".join(lines)
+    stored = texts(run.run.get("command"))
+    command = shlex.join(["python", *stored]) if stored else repeat_command(run.config)
+    if command:
+        text += f"\n\nTo repeat it:\n\n{fenced(command)}"
+    return text
+
+
+def _code(code: Mapping[str, Any]) -> str | None:
+    commit = code.get("commit")
+    return f"{commit}{' with local changes' if code.get('dirty') else ''}" if commit else None
+
+
+def repeat_command(config: Mapping[str, Any]) -> str | None:
+    """Return the command that measures this configuration again, None if it names no model."""
+    if not config.get("model"):
+        return None
+    words = ["python", "measure_inference_power.py", "--model", str(config["model"])]
+    flags = {
+        "--backend": "backend",
+        "--dtype": "dtype",
+        "--weights": "weights",
+        "--warmup": "warmup",
+        "--runs": "runs",
+        "--clean-runs": "clean_runs",
+        "--precision": "precision_percent",
+        "--rate-hz": "rate_hz",
+        "--idle-duration": "idle_duration_s",
+        "--sensor": "sensor",
+    }
+    for flag, key in flags.items():
+        value = config.get(key)
+        if value is not None:
+            words += [flag, f"{value:g}" if isinstance(value, float) else str(value)]
+    if config.get("input") not in (None, "normal"):
+        words += ["--input", str(config["input"])]
+    shape = config.get("input_shape")
+    if isinstance(shape, (list, tuple)):
+        words += ["--input-shape", *map(str, shape)]
+    for flag, key in (
+        ("--optimization-level", "optimization_level"),
+        ("--min-block-size", "min_block_size"),
+        ("--memory-limit-gib", "memory_limit_gib"),
+    ):
+        value = part(config, "extra").get(key)
+        if value is not None:
+            words += [flag, str(value)]
+    return " ".join(shlex.quote(word) for word in words)
+
+
+def fenced(text: str) -> str:
+    """Return text as a code block that it cannot end itself: the fence is longer than its ticks."""
+    line = printable(text)
+    fence = "```"
+    while fence in line:
+        fence += "`"
+    return f"{fence}\n{line}\n{fence}"
