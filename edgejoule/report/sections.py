@@ -36,7 +36,8 @@ def section(run: RunTables) -> str:
     return "\n\n".join(block for block in blocks if block)
 
 
-def _simulated(run: RunTables) -> str:
+def simulated_mark(run: RunTables) -> str:
+    """Return the words that stand behind every figure of simulated power."""
     return " (simulated)" if run.simulated else ""
 
 
