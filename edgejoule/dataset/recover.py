@@ -1,0 +1,246 @@
+"""Make readable what killed runs left under `.partial`.
+
+Everything here can be killed at any point and run again. The record files are deleted only after
+the Parquet files made of them are on the disk and `run.json` names their hashes, and the directory
+moves to its place by one rename.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from edgejoule.dataset.alive import LOCK_NAME, gate, hold_lock, parent_lives
+from edgejoule.dataset.convert import convert
+from edgejoule.dataset.files import disk_errors, read_json
+from edgejoule.dataset.findings import ERROR
+from edgejoule.dataset.run_directory import (
+    ASIDE,
+    PARTIAL,
+    is_dataset,
+    move_into_place,
+    remove_working_files,
+    utc_now,
+    write_run_json,
+)
+from edgejoule.dataset.schema import row_count
+from edgejoule.dataset.verify import check_hashes, run_json_is_whole
+from edgejoule.errors import EdgejouleError, MeasurementError, UsageError
+
+Action = Literal["live", "finished", "recovered", "removed", "stuck"]
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """What became of one working directory.
+
+    Attributes:
+        partial: Its name under `.partial`.
+        action: `live` (left alone), `finished` (only the rename was missing), `recovered` (an
+            incomplete run), `removed` (nothing had been measured), `stuck` (see `detail`).
+        path: Where it is now, None if removed.
+        detail: One clause for people.
+    """
+
+    partial: str
+    action: Action
+    path: Path | None
+    detail: str
+
+
+def recover(dataset: Path) -> list[Recovered]:
+    """Recover every working directory of a dataset whose parent is gone.
+
+    Raises:
+        UsageError: The folder is no dataset, or cannot be written.
+    """
+    if not is_dataset(dataset):
+        raise UsageError(f"{dataset} is no dataset", "give a folder of runs")
+    partials = dataset / PARTIAL
+    if not partials.is_dir():
+        return []
+    found: list[Recovered] = []
+    with disk_errors(dataset), gate(partials):
+        # Claimed behind the gate: whoever makes or finishes a run holds it meanwhile.
+        names = sorted(entry.name for entry in partials.iterdir() if _is_partial(entry))
+        claims = {name: _claim(partials / name) for name in names}
+    for name, fd in claims.items():
+        partial = partials / name
+        if fd is None:
+            found.append(Recovered(name, "live", partial, "is being measured or recovered"))
+            continue
+        try:
+            with disk_errors(dataset):
+                found.append(_recover_one(partial))
+        except EdgejouleError as error:
+            found.append(Recovered(name, "stuck", partial, str(error)))
+        finally:
+            os.close(fd)
+    with disk_errors(dataset), gate(partials):
+        _settle_asides(partials)
+    return found
+
+
+def _is_partial(entry: Path) -> bool:
+    return entry.is_dir() and not entry.name.startswith(".")
+
+
+def _claim(partial: Path) -> int | None:
+    """Return the descriptor of the lock if the directory's parent is gone, None if it lives."""
+    fd = hold_lock(partial / LOCK_NAME)
+    if fd is None:
+        return None
+    if parent_lives(_request(partial).get("parent")):
+        os.close(fd)
+        return None
+    return fd
+
+
+def _request(partial: Path) -> dict[str, Any]:
+    try:
+        found = read_json(partial / "request.json")
+    except MeasurementError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _recover_one(partial: Path) -> Recovered:
+    dataset = partial.parent.parent
+    name, _, identity = partial.name.rpartition("-")
+    run = run_json_is_whole(partial)
+    if run is not None and _hashes_agree(partial, run):
+        if run["status"] != "incomplete" and not (dataset / run["name"]).exists():
+            remove_working_files(partial)
+            move_into_place(partial, dataset / run["name"], overwrite=False)
+            return Recovered(
+                partial.name, "finished", dataset / run["name"], "only its last rename was missing"
+            )
+        reason = "another run of its name exists" if run["status"] != "incomplete" else ""
+    else:
+        reason = "" if run is None else "files do not agree with run.json"
+        run = None
+    request = _request(partial)
+    if run is None and not _measured(partial):
+        shutil.rmtree(partial)
+        return Recovered(partial.name, "removed", None, "nothing had been measured")
+    final_name = f"{name}--incomplete-{identity}"
+    if run is None:
+        convert(partial)
+        run = _incomplete_run(partial, request)
+    if reason:
+        run = {**run, "missing": [*run.get("missing", []), reason]}
+    if run["name"] != final_name or run["status"] != "incomplete" or reason:
+        write_run_json(partial, {**run, "status": "incomplete"}, final_name)
+    remove_working_files(partial)
+    move_into_place(partial, dataset / final_name, overwrite=False)
+    missing = "; ".join(run["missing"])
+    return Recovered(partial.name, "recovered", dataset / final_name, missing)
+
+
+def _hashes_agree(partial: Path, run: dict[str, Any]) -> bool:
+    """Say whether each file named in `run.json` is there and as named; others do not matter."""
+    return not any(
+        finding.severity == ERROR and finding.file in run["files"]
+        for finding in check_hashes(partial, run)
+    )
+
+
+def _measured(partial: Path) -> bool:
+    """Say whether the directory holds anything that someone may want to read."""
+    files = ("engine.json", "run.log", "phases.jsonl")
+    return (
+        any((partial / name).is_file() and (partial / name).stat().st_size for name in files)
+        or any(partial.glob("*.bin"))
+        or any(partial.glob("*.parquet"))
+    )
+
+
+def _incomplete_run(partial: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """Return the `run.json` of a killed run, from its request and what it recorded."""
+    lacking = "request.json is missing or damaged" if not request.get("config") else ""
+    config = request.get("config") or _UNKNOWN_CONFIG
+    power = _power_facts(partial)
+    simulated = bool(power.get("simulated"))
+    counts = _inference_counts(partial)
+    missing = [lacking] if lacking else []
+    done, asked = counts.get("profiled", 0), config.get("runs")
+    missing.append(f"killed with {done} of {asked} profiled inferences recorded")
+    missing += [
+        f"no {name}"
+        for name in ("engine.json", "inferences.parquet", "layers.parquet", "power.parquet")
+        if not (partial / name).is_file()
+        and not (name == "power.parquet" and config.get("sensor") == "none")
+    ]
+    facts = {
+        "machine": request.get("machine") or {},
+        "board_id": request.get("board_id"),
+        "power_mode": request.get("power_mode"),
+        "input": request.get("input") or {},
+        "versions": request.get("versions") or {},
+    }
+    return {
+        **facts,
+        "status": "incomplete",
+        "missing": missing,
+        "started_at": request.get("started_at") or request.get("created_at") or utc_now(),
+        "config": config,
+        "config_sha256": request.get("config_sha256") or "0" * 64,
+        "sensor": {
+            "name": str(config.get("sensor", "none")),
+            "simulated": simulated,
+            **{key: power[key] for key in ("refresh_ns", "configuration", "channels") if power},
+        },
+        "simulated": simulated,
+        "weights": _weights(request, config),
+        "clock": {"wall_anchor": power.get("wall_anchor") or request.get("wall_anchor")},
+        "summary": {"inferences": counts},
+    }
+
+
+_UNKNOWN_CONFIG: dict[str, Any] = {
+    "model": "unknown",
+    "backend": "unknown",
+    "dtype": "unknown",
+    "runs": 1,
+    "weights": "unknown",
+    "sensor": "none",
+}
+
+
+def _weights(request: dict[str, Any], config: dict[str, Any]) -> str:
+    """Return where the weights come from; what cannot be known counts as random, never as real."""
+    said = request.get("weights") or config.get("weights")
+    return str(said) if said in {"pretrained", "random", "user"} else "random"
+
+
+def _power_facts(partial: Path) -> dict[str, Any]:
+    from edgejoule.dataset.schema import read_metadata
+
+    path = partial / "power.parquet"
+    return read_metadata(path) if path.is_file() else {}
+
+
+def _inference_counts(partial: Path) -> dict[str, int]:
+    import pyarrow.parquet as pq
+
+    path = partial / "inferences.parquet"
+    if not path.is_file() or not row_count(path):
+        return {}
+    counts = pq.read_table(path, columns=["pass"])["pass"].cast("string").value_counts()
+    return {str(item["values"]): int(item["counts"]) for item in counts.to_pylist()}
+
+
+def _settle_asides(partials: Path) -> None:
+    """Finish an interrupted `--overwrite`: drop the old run if the new one is there, else undo."""
+    for aside in partials.glob(f"{ASIDE}*"):
+        name = aside.name[len(ASIDE) :].rpartition("-")[0]
+        if (partials / aside.name[len(ASIDE) :]).exists():
+            continue  # the new one waits for its own recovery
+        final = partials.parent / name
+        if final.exists():
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            aside.rename(final)
