@@ -170,7 +170,7 @@ def measure(task: Task, directory: Path, progress: Progress, stop: StopFlag) -> 
             already written is lost and no child is left.
     """
     config = task.config
-    anchor = {"monotonic_ns": time.monotonic_ns(), "unix_ns": time.time_ns()}
+    anchor = {"monotonic_ns": time.monotonic_ns(), "wall_ns": time.time_ns()}
     with (
         contextlib.closing(PhaseBoard(directory / "page.bin", directory / "phases.jsonl")) as board,
         supervised(directory, task, progress, stop) as (supervisor, watch),

@@ -117,9 +117,10 @@ class RecordWriter:
 
     def flush(self) -> None:
         """Hand all records to the kernel: from here on a killed process loses none of them."""
-        if self._buffer:
-            self._write_all(bytes(self._buffer))
-            self._buffer.clear()
+        while self._buffer:
+            # What is written leaves the buffer at once: after a full disk took half of it, a later
+            # flush must go on from there, or all records behind would be out of step.
+            del self._buffer[: os.write(self._fd, self._buffer)]
 
     def close(self) -> None:
         """Flush, sync to the disk and close."""

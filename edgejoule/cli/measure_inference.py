@@ -253,8 +253,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = build_parser().parse_args(arguments)
 
     def command() -> int:
-        from edgejoule.processes import hide_environment
         from edgejoule.invocation import measure_all
+        from edgejoule.processes import hide_environment
 
         if sys.platform == "win32":
             raise UsageError("measuring needs Linux or macOS", "on Windows read and report runs")

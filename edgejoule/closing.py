@@ -1,0 +1,211 @@
+"""The end of a run: record files to tables, figures, energy, and the directory into the dataset."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from edgejoule import __version__
+from edgejoule.config import SCHEMA_VERSION, RunConfig, defaults_of, identity_sha256
+from edgejoule.dataset.files import disk_errors, write_json
+from edgejoule.dataset.run_directory import convert, finish, set_defaults_if_absent
+from edgejoule.dataset.schema import energy_schema
+from edgejoule.energy.proportional import EnergyRow
+from edgejoule.errors import MeasurementError
+from edgejoule.experiment import Measured, Task
+from edgejoule.phases import PhaseSpan, read_phases
+from edgejoule.records import read_header
+from edgejoule.summary import (
+    TOTAL,
+    Inferences,
+    LayerSums,
+    Power,
+    attribution,
+    baselines,
+    latency,
+    pass_energy,
+    phase_energies,
+    profiled_figures,
+    rate_energy,
+    rate_figures,
+    read_inferences,
+    read_power,
+    sum_layers,
+)
+
+NO_SENSOR = {"name": "none", "simulated": False}
+
+
+def close_run(
+    directory: Path, task: Task, measured: Measured, machine: dict[str, Any], started: float
+) -> Path:
+    """Turn a measured run's working directory into a finished run; return where it lies.
+
+    Raises:
+        MeasurementError: The recorded inferences are not those asked for, or the disk is full.
+            The working directory stays, readable through `recover`.
+    """
+    config = task.config
+    sensor = _sensor(directory)
+    with disk_errors(directory):
+        convert(directory)
+        passes = read_inferences(directory / "inferences.parquet")
+        _check_counts(passes, config)
+        engine = json.loads((directory / "engine.json").read_text(encoding="utf-8"))
+        sums = sum_layers(directory / "layers.parquet", config.runs, len(engine["layers"]))
+        spans = read_phases(directory / "phases.jsonl")
+        summary = _summary(config, passes, sums, measured)
+        if sensor is not NO_SENSOR:
+            power = read_power(directory / "power.parquet")
+            _write_energy(directory, summary, power, passes, sums, spans, config)
+        else:
+            summary["energy"] = {"why": _why_no_energy(task)}
+    run = {
+        "schema_version": SCHEMA_VERSION,
+        "name": task.name,
+        "status": "complete",
+        "missing": [],
+        "started_at": datetime.datetime.fromtimestamp(started, datetime.timezone.utc).isoformat(),
+        "config": config.to_json(),
+        "config_sha256": identity_sha256(config),
+        "command": list(task.command),
+        "why": task.why,
+        "machine": machine,
+        "board_id": machine.get("board_id"),
+        "power_mode": machine.get("power_mode"),
+        "sensor": sensor,
+        "simulated": bool(sensor["simulated"]),
+        "weights": measured.setup["weights"],
+        "source": measured.setup.get("source", {}),
+        "input": measured.setup["input"],
+        "clock": {"wall_anchor": measured.wall_anchor},
+        "phases": [dataclasses.asdict(span) for span in spans],
+        "summary": summary,
+        "versions": {"edgejoule": __version__, **measured.setup.get("versions", {})},
+    }
+    set_defaults_if_absent(task.dataset, defaults_of(config))
+    return finish(directory, run, task.name, overwrite=task.overwrite)
+
+
+def _sensor(directory: Path) -> dict[str, Any]:
+    """Return what `power.bin`'s header says of the sensor."""
+    path = directory / "power.bin"
+    if not path.exists():
+        return NO_SENSOR
+    header, _ = read_header(path)
+    return {
+        "name": header["sensor"],
+        "simulated": header["simulated"],
+        "refresh_ns": header.get("refresh_ns"),
+        "configuration": header.get("configuration"),
+        "channels": header["channels"],
+    }
+
+
+def _check_counts(passes: dict[str, Inferences], config: RunConfig) -> None:
+    """Refuse a run that did not record what it was asked for."""
+    recorded = len(passes["profiled"].index) if "profiled" in passes else 0
+    if recorded != config.runs:
+        raise MeasurementError(
+            f"{recorded} profiled inferences are recorded, {config.runs} were asked for"
+        )
+    if "clean" not in passes:
+        raise MeasurementError("no inference of the clean pass is recorded")
+
+
+def _summary(
+    config: RunConfig, passes: dict[str, Inferences], sums: LayerSums, measured: Measured
+) -> dict[str, Any]:
+    """Return latency, memory and how the measurement went."""
+    clean = latency(passes["clean"])
+    profiled = profiled_figures(passes["profiled"], sums)
+    rate = None
+    if config.rate_hz is not None and "rate" in passes:
+        rate = rate_figures(passes["rate"], config.rate_hz)
+    return {
+        "inferences": {name: len(found.index) for name, found in passes.items()},
+        "clean": clean,
+        "profiled": profiled,
+        "profiled_over_clean": profiled["median_ms"] / clean["median_ms"],
+        "rate": rate,
+        "warmup": measured.measure.get("warmup"),
+        "settings": measured.measure.get("settings"),
+        "outputs": measured.measure.get("outputs"),
+        "memory": {
+            "setup_peak_rss_mib": measured.setup.get("peak_rss_mib"),
+            "measure_peak_rss_mib": measured.measure.get("peak_rss_mib"),
+        },
+        "setup_seconds": measured.setup.get("seconds"),
+        "sampler": _without_kind(measured.sampler),
+        "cooldown": measured.cooldown.to_json(),
+        "energy": None,
+        "notes": [],
+    }
+
+
+def _write_energy(
+    directory: Path,
+    summary: dict[str, Any],
+    power: Power,
+    passes: dict[str, Inferences],
+    sums: LayerSums,
+    spans: Sequence[PhaseSpan],
+    config: RunConfig,
+) -> None:
+    """Write `idle.json` and `energy.parquet`, and put energy into the summary."""
+    idle = baselines(power, spans)
+    write_json(directory / "idle.json", idle)
+    _write_rows(directory / "energy.parquet", attribution(power, passes["profiled"], sums, idle))
+    summary["phase_energies"] = phase_energies(power, spans)
+    rails = list(power.rails)
+    energy: dict[str, Any] = {
+        "rail": TOTAL if power.total_of else None,
+        "total_of": power.total_of,
+        "rails": {
+            rail: {name: pass_energy(power, rail, passes[name], idle) for name in _BACK_TO_BACK}
+            for rail in rails
+        },
+        "methods": ["proportional"],
+    }
+    if power.total_of:
+        energy |= energy["rails"][TOTAL]
+    else:
+        summary["notes"].append(
+            "this board's total is not known: energy is given per rail and nothing is added up"
+        )
+    if summary["rate"] is not None and config.rate_hz is not None:
+        for rail in rails:
+            found = rate_energy(power, rail, passes["rate"], config.rate_hz)
+            summary["rate"].setdefault("energy", {})[rail] = found
+    summary["energy"] = energy
+
+
+_BACK_TO_BACK = ("clean", "profiled")
+
+
+def _write_rows(path: Path, rows: list[EnergyRow]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = energy_schema()
+    columns = {
+        name: [getattr(row, name) for row in rows]
+        for name in (field.name for field in dataclasses.fields(EnergyRow))
+    }
+    table = pa.Table.from_arrays(
+        [pa.array(columns[field.name], type=field.type) for field in schema], schema=schema
+    )
+    pq.write_table(table, path, compression="zstd")
+
+
+def _why_no_energy(task: Task) -> str:
+    why = task.why.get("sensor", "")
+    return f"no power sensor was read ({why})" if why else "no power sensor was read"
+
+
+def _without_kind(message: dict[str, Any] | None) -> dict[str, Any] | None:
+    return None if message is None else {k: v for k, v in message.items() if k != "kind"}

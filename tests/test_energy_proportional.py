@@ -1,0 +1,91 @@
+"""Block means and the proportional split: sums, shares, intervals."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edgejoule.energy.proportional import attribute, per_inference
+from edgejoule.energy.statistics import block_starts, combine, half_width_of, mean_of, t95
+
+
+@pytest.mark.parametrize(("dof", "value"), [(1, 12.706), (19, 2.093), (60, 2.000), (1000, 1.962)])
+def test_students_t_agrees_with_the_tables(dof, value):
+    assert t95(dof) == pytest.approx(value, abs=2e-3)
+
+
+def test_no_degree_of_freedom_gives_no_interval():
+    assert t95(0) == np.inf
+    assert half_width_of(np.array([1.0])) is None
+    assert mean_of(np.array([3.0])).half_width is None
+    assert np.isnan(mean_of(np.array([])).value)
+    assert combine(1.0, None) is None
+    assert combine(3.0, 4.0) == 5.0
+
+
+@given(st.integers(1, 500))
+def test_blocks_cover_everything_once(n):
+    starts = block_starts(n)
+    sizes = np.diff(np.append(starts, n))
+    assert starts[0] == 0
+    assert sizes.sum() == n
+    assert sizes.min() >= 1
+    assert sizes.max() - sizes.min() <= 1
+
+
+def test_the_interval_covers_the_mean_of_correlated_values():
+    """95 % of intervals hold the truth although neighbours are alike (first-order, 0.9)."""
+    rng = np.random.default_rng(1)
+    covered = naive = 0
+    for _ in range(300):
+        noise = rng.normal(size=4000)
+        values = np.empty(4000)
+        values[0] = noise[0] / np.sqrt(1 - 0.81)
+        for i in range(1, 4000):
+            values[i] = 0.9 * values[i - 1] + noise[i]
+        mean = mean_of(values)
+        covered += abs(mean.value) <= mean.half_width
+        naive += abs(mean.value) <= 1.96 * values.std() / np.sqrt(4000)
+    assert covered >= 0.90 * 300
+    assert naive < 0.60 * 300  # what independent values would claim
+
+
+@given(st.data())
+def test_layers_and_gap_add_up_to_the_whole(data):
+    n = data.draw(st.integers(2, 60))
+    layers = data.draw(st.integers(1, 8))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    duration_ns = rng.integers(1_000_000, 2_000_000, n)
+    energy_mj = rng.uniform(1, 20, n)
+    share = rng.dirichlet(np.ones(layers + 1))[:-1]
+    starts = block_starts(n)
+    layer_ns = np.outer(np.add.reduceat(duration_ns, starts), share)
+    rows = attribute("VDD_IN", energy_mj, duration_ns, layer_ns, 500.0, 3.0)
+    kinds = [row.kind for row in rows]
+    assert kinds == ["layer"] * layers + ["gap", "inference", "closure"]
+    parts, whole, closure = rows[: layers + 1], rows[-2], rows[-1]
+    assert whole.gross_mj == pytest.approx(energy_mj.mean())
+    assert whole.dynamic_mj == pytest.approx((energy_mj - 500.0 * duration_ns * 1e-9).mean())
+    assert closure.gross_mj == pytest.approx(whole.gross_mj)
+    assert closure.dynamic_mj == pytest.approx(whole.dynamic_mj)
+    assert sum(part.dynamic_mj for part in parts) == pytest.approx(whole.dynamic_mj)
+    for row, part in zip(parts, [*share, 1 - share.sum()], strict=True):
+        assert row.gross_mj == pytest.approx(part * energy_mj.mean())
+        assert row.systematic_mj is None
+
+
+def test_without_a_baseline_nothing_dynamic_is_said():
+    energy_mj, duration_ns = np.full(10, 3.0), np.full(10, 1_000_000)
+    rows = attribute("VDD_IN", energy_mj, duration_ns, np.full((10, 1), 600_000.0), None, None)
+    assert [row.dynamic_mj for row in rows] == [None] * 4
+    assert rows[0].gross_mj == pytest.approx(1.8)
+
+
+def test_the_baselines_own_width_enters_the_interval():
+    energy_mj, duration_ns = np.full(40, 3.0), np.full(40, 1_000_000)
+    found = per_inference(energy_mj, duration_ns, 1000.0, 50.0)
+    assert found.dynamic_mj == pytest.approx(2.0)
+    assert found.dynamic_half_width_mj == pytest.approx(50.0 * 1e-3)
+    assert found.gross_half_width_mj == pytest.approx(0.0)
+    assert found.mean_mw == pytest.approx(3000.0)
+    assert per_inference(energy_mj, duration_ns, 1000.0, None).dynamic_half_width_mj is None
