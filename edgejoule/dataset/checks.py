@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgejoule.dataset.files import read_json
-from edgejoule.dataset.findings import NOTE, Finding
+from edgejoule.dataset.findings import ERROR, NOTE, Finding
 from edgejoule.dataset.schema import ENERGY_KINDS, TABLES, read_metadata, table_schema
 from edgejoule.records import PASSES
 
@@ -23,6 +23,7 @@ LAYER_TOLERANCE_NS = 1_000.0
 _FLOAT32 = 1.2e-7
 _ENERGY_TOLERANCE = 1e-6
 _BATCH = 1 << 19
+_CHANNEL = frozenset(("index", "rail", "quantity", "unit", "chip", "source"))
 
 
 def check_tables(path: Path, run: dict[str, Any], sound: set[str]) -> list[Finding]:
@@ -44,12 +45,18 @@ def check_tables(path: Path, run: dict[str, Any], sound: set[str]) -> list[Findi
         if not problems:
             readable.add(name)
     if "power" in readable:
-        findings += _check_power(path / "power.parquet", run)
+        wrong = _check_power(path / "power.parquet", run)
+        findings += wrong
+        if any(finding.severity == ERROR for finding in wrong):
+            readable.discard("power")  # a damaged trace has no integral
     profiled = None
+    windows = False
     if "inferences" in readable:
         passes = _read_inferences(path / "inferences.parquet")
-        findings += _check_inferences(passes, run)
+        wrong = _check_inferences(passes, run)
+        findings += wrong
         profiled = passes.get("profiled")
+        windows = not wrong
     layers = _layer_count(path, sound, findings)
     if "layers" in readable and profiled is not None and layers:
         findings += _check_layers(path / "layers.parquet", profiled, layers, run)
@@ -63,7 +70,7 @@ def check_tables(path: Path, run: dict[str, Any], sound: set[str]) -> list[Findi
     if "energy" in readable:
         findings += _check_energy(path / "energy.parquet", run, layers)
     if "power" in readable:
-        findings += _check_totals(path, run, profiled, energy="energy" in readable)
+        findings += _check_totals(path, run, profiled, energy=windows and "energy" in readable)
     if "resources" in readable:
         findings += _check_resources(path / "resources.parquet")
     return findings
@@ -99,6 +106,8 @@ def _check_power(path: Path, run: dict[str, Any]) -> list[Finding]:
     table = metadata.get("channels")
     if not isinstance(table, list) or not table:
         return [Finding(name, "has no channel table in its metadata")]
+    if any(not isinstance(channel, dict) or not _CHANNEL <= set(channel) for channel in table):
+        return [Finding(name, "its channel table lacks a field")]
     if [channel.get("index") for channel in table] != list(range(len(table))):
         return [Finding(name, "the indices of its channel table are not 0, 1, 2, ...")]
     findings = []

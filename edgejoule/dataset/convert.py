@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 BATCH_RECORDS = 1 << 19
-_RECORD_FILES = ("power", "inferences", "layers", "resources")
+RECORD_FILES = ("power", "inferences", "layers", "resources")
 _POWER_FACTS = (
     "channels",
     "sensor",
@@ -64,20 +64,22 @@ def convert(partial: Path) -> dict[str, FileFacts]:
     Raises:
         MeasurementError: A header is damaged, or the disk is full.
     """
-    facts = {}
-    for name in _RECORD_FILES:
-        source = partial / f"{name}.bin"
-        if not source.is_file() or not _has_header(source):
-            continue
-        target = partial / f"{name}.parquet"
-        with disk_errors(partial):
-            cut = (
-                _convert_resources(source, target)
-                if name == "resources"
-                else _convert(name, source, target)
-            )
-            facts[target.name] = file_facts(target, cut)
-    return facts
+    found = {name: convert_one(partial, name) for name in RECORD_FILES}
+    return {f"{name}.parquet": facts for name, facts in found.items() if facts is not None}
+
+
+def convert_one(partial: Path, name: str) -> FileFacts | None:
+    """Turn one record file into Parquet; None if there is nothing to turn. Raises as `convert`."""
+    source = partial / f"{name}.bin"
+    if not source.is_file() or not _has_header(source):
+        return None
+    target = partial / f"{name}.parquet"
+    with disk_errors(partial):
+        if name == "resources":
+            cut = _convert_resources(source, target)
+        else:
+            cut = _convert(name, source, target)
+        return file_facts(target, cut)
 
 
 def read_records(path: Path) -> tuple[dict[str, Any], Iterator[np.ndarray], int]:

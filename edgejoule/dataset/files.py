@@ -34,6 +34,15 @@ def canonical_json(document: Any) -> bytes:
     return (json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
+def config_sha256(config: Any) -> str:
+    """Return the identity of a plain configuration, equal to `config.identity_sha256` of it.
+
+    Taken from the plain values, so that the knobs of another version do not disturb it.
+    """
+    text = json.dumps(config, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def write_json(path: Path, document: Any) -> None:
     """Write a JSON file whole or not at all: to `<path>.tmp`, synced, renamed."""
     unfinished = path.with_name(path.name + ".tmp")

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgejoule.dataset.alive import LOCK_NAME, gate, hold_lock, parent_lives
-from edgejoule.dataset.convert import convert
-from edgejoule.dataset.files import disk_errors, read_json
+from edgejoule.dataset.convert import RECORD_FILES, convert_one
+from edgejoule.dataset.files import config_sha256, disk_errors, read_json
 from edgejoule.dataset.findings import ERROR
 from edgejoule.dataset.run_directory import (
     ASIDE,
     PARTIAL,
+    RUN_JSON,
     is_dataset,
     move_into_place,
     remove_working_files,
@@ -128,8 +129,9 @@ def _recover_one(partial: Path) -> Recovered:
         return Recovered(partial.name, "removed", None, "nothing had been measured")
     final_name = f"{name}--incomplete-{identity}"
     if run is None:
-        convert(partial)
+        damaged = _convert_what_can_be(partial) + _set_damaged_aside(partial)
         run = _incomplete_run(partial, request)
+        run["missing"] += damaged
     if reason:
         run = {**run, "missing": [*run.get("missing", []), reason]}
     if run["name"] != final_name or run["status"] != "incomplete" or reason:
@@ -156,6 +158,38 @@ def _measured(partial: Path) -> bool:
         or any(partial.glob("*.bin"))
         or any(partial.glob("*.parquet"))
     )
+
+
+def _convert_what_can_be(partial: Path) -> list[str]:
+    """Convert the record files; one whose header is damaged is kept as `<name>.damaged`."""
+    damaged = []
+    for name in RECORD_FILES:
+        try:
+            convert_one(partial, name)
+        except MeasurementError as error:
+            if isinstance(error.__cause__, OSError):
+                raise  # the disk, not the file
+            source = partial / f"{name}.bin"
+            source.rename(source.with_name(f"{source.name}.damaged"))
+            damaged.append(f"{source.name} is damaged")
+    return damaged
+
+
+def _set_damaged_aside(partial: Path) -> list[str]:
+    """Rename what a kill left half-written to `<name>.damaged`, so that readers pass it by."""
+    import pyarrow as pa
+
+    damaged = []
+    for path in sorted([*partial.glob("*.json"), *partial.glob("*.parquet")]):
+        try:
+            if path.suffix == ".parquet":
+                row_count(path)
+            elif path.name not in {"request.json", RUN_JSON}:
+                read_json(path)
+        except (MeasurementError, pa.ArrowException, OSError):
+            path.rename(path.with_name(f"{path.name}.damaged"))
+            damaged.append(f"{path.name} is damaged")
+    return damaged
 
 
 def _incomplete_run(partial: Path, request: dict[str, Any]) -> dict[str, Any]:
@@ -187,7 +221,7 @@ def _incomplete_run(partial: Path, request: dict[str, Any]) -> dict[str, Any]:
         "missing": missing,
         "started_at": request.get("started_at") or request.get("created_at") or utc_now(),
         "config": config,
-        "config_sha256": request.get("config_sha256") or "0" * 64,
+        "config_sha256": config_sha256(config),
         "sensor": {
             "name": str(config.get("sensor", "none")),
             "simulated": simulated,

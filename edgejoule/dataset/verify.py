@@ -7,13 +7,11 @@ it does hold is checked all the same.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 from edgejoule.dataset.checks import check_tables
-from edgejoule.dataset.files import canonical_json, files_below, read_json, sha256_of
+from edgejoule.dataset.files import canonical_json, config_sha256, files_below, read_json, sha256_of
 from edgejoule.dataset.findings import INCOMPLETE, NOTE, DatasetReport, Finding, RunReport
 from edgejoule.dataset.run_directory import (
     DATASET_JSON,
@@ -114,8 +112,7 @@ def _check_run_json(path: Path, run: dict[str, Any]) -> list[Finding]:
         findings.append(Finding(RUN_JSON, "was changed after the run was sealed (run_sha256)"))
     elif canonical_json(run) != (path / RUN_JSON).read_bytes():
         findings.append(Finding(RUN_JSON, "was rewritten: its bytes are not canonical JSON"))
-    text = json.dumps(run["config"], sort_keys=True, separators=(",", ":"))
-    if hashlib.sha256(text.encode()).hexdigest() != run["config_sha256"]:
+    if config_sha256(run["config"]) != run["config_sha256"]:
         findings.append(Finding(RUN_JSON, "config_sha256 is not the hash of config"))
     if run["name"] != path.resolve().name:
         findings.append(Finding(RUN_JSON, f"names the run {run['name']}, its folder does not"))
@@ -165,9 +162,8 @@ def _check_files(path: Path, run: dict[str, Any], findings: list[Finding]) -> se
             findings.append(Finding(name, problem))
         else:
             sound.add(name)
-    for name in files_below(path):
-        if name not in run["files"] and name != RUN_JSON:
-            findings.append(Finding(name, "is not listed in run.json"))
+    unlisted = set(files_below(path)) - set(run["files"]) - {RUN_JSON}
+    findings += [Finding(name, "is not listed in run.json") for name in sorted(unlisted)]
     return sound
 
 
