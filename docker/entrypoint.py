@@ -130,7 +130,7 @@ def run(command: list[str], environment: Mapping[str, str]) -> int:
 
 def mount_mend() -> str:
     """Say how the project's folder gets into the container."""
-    if any(APP.iterdir()):
+    if any(entry.name != ".cache" for entry in APP.iterdir()):
         return "give a path inside the mounted folder"
     return "/app is empty: start in the project's folder with -v $(pwd):/app"
 
