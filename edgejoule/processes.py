@@ -59,6 +59,11 @@ def hide_environment() -> None:
         _prctl(_PR_SET_DUMPABLE, 0)
 
 
+def die_with_parent(death_signal: int) -> None:
+    """Ask the kernel to signal this process when the thread that started it ends (Linux only)."""
+    _prctl(_PR_SET_PDEATHSIG, death_signal)
+
+
 def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
@@ -231,7 +236,7 @@ def child_main(
     `crash` with its last line (the traceback goes to the log). `death_signal` is what the kernel
     sends when the parent dies: SIGTERM for a child that has a file to close.
     """
-    _prctl(_PR_SET_PDEATHSIG, death_signal)
+    die_with_parent(death_signal)
     first = _read_line(0)
     if not first:
         sys.exit(0)
