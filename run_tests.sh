@@ -29,11 +29,15 @@ step() {
 }
 
 lane1="not real_servers and not container and not gpu and not jetson"
+output="$(mktemp)"
 summaries="$(mktemp)"
-trap 'rm -f -- "${summaries}"' EXIT
+trap 'rm -f -- "${output}" "${summaries}"' EXIT
 tests() {
   # COVERAGE_FILE is absolute, so that processes started in other folders write beside the rest.
-  COVERAGE_FILE="${here}/.coverage" "$1" -m coverage run -m pytest -m "${lane1}" | tee >(tail -n 1 >>"${summaries}")
+  COVERAGE_FILE="${here}/.coverage" "$1" -m coverage run -m pytest -m "${lane1}" | tee "${output}"
+  local status="${PIPESTATUS[0]}"
+  tail -n 1 "${output}" >>"${summaries}"
+  return "${status}"
 }
 
 rm -f -- "${here}"/.coverage "${here}"/.coverage.*

@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# Lanes 2 to 5: installs what each needs from Debian's packages (as root or with sudo), then runs it
+# with skips forbidden. Lane 1 is ./run_tests.sh.
+#
+#   tests/lanes.sh                  all of them
+#   tests/lanes.sh container        one
+#
+# Where the packages cannot be installed a lane says so and is left out; with CI=true that fails.
+set -uo pipefail
+root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)"
+cd -- "${root}" || exit 1
+# shellcheck source=environment.sh
+source "${root}/environment.sh"
+
+wanted="${*:-real_driver real_servers container browser gpu jetson}"
+failed=()
+output="$(mktemp)"
+summaries="$(mktemp)"
+trap 'rm -f -- "${output}" "${summaries}"' EXIT
+
+sudo=()
+[[ "${EUID}" == 0 ]] || sudo=(sudo -n)
+updated=no
+# Installs packages unless all the given commands are there: install "commands" "packages".
+install() {
+  local missing=no name
+  for name in $1; do
+    PATH="${PATH}:/usr/sbin:/sbin" command -v "${name}" >/dev/null 2>&1 || missing=yes
+  done
+  [[ "${missing}" == yes ]] || return 0
+  command -v apt-get >/dev/null 2>&1 || return 1
+  if [[ "${updated}" == no ]]; then
+    ${sudo[@]+"${sudo[@]}"} apt-get update -qq >"${output}" 2>&1 || return 1
+    updated=yes
+  fi
+  # RUNLEVEL=1: a package that brings a service must not start it.
+  # shellcheck disable=SC2086 # a list of packages
+  ${sudo[@]+"${sudo[@]}"} env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq \
+    --no-install-recommends $2 >"${output}" 2>&1
+}
+
+# lane NUMBER NAME "commands" "packages"
+lane() {
+  local begin="${SECONDS}"
+  printf '\n--- lane %s (%s)\n' "$1" "$2"
+  if ! install "$3" "$4"; then
+    tail -n 3 "${output}" | sed -E 's#[a-z]+://[^ ]*#...#g'
+    printf 'lane %s (%s): left out, cannot install: %s\n' "$1" "$2" "$4"
+    [[ "${CI:-}" != true ]] || failed+=("$2")
+    return
+  fi
+  EDGEJOULE_FORBID_SKIPS=1 "${EDGEJOULE_MADE_PYTHON}" -m pytest -m "$2" | tee "${output}"
+  [[ "${PIPESTATUS[0]}" == 0 ]] || failed+=("$2")
+  tail -n 1 "${output}" >>"${summaries}"
+  printf 'lane %s (%s): %d s\n' "$1" "$2" "$((SECONDS - begin))"
+}
+
+edgejoule_environment .venv any
+for name in ${wanted}; do
+  case "${name}" in
+    real_servers) lane 3 real_servers "nginx fcgiwrap git" "nginx fcgiwrap git" ;;
+    container)
+      lane 4 container "buildah podman runc mmdebstrap" \
+        "buildah podman runc uidmap netavark aardvark-dns mmdebstrap debian-archive-keyring"
+      ;;
+    real_driver) printf 'lane 2 (real_driver): no tests yet\n' ;;
+    browser) printf 'lane 5 (browser): no tests yet\n' ;;
+    gpu) printf 'lane 6 (gpu): needs an NVIDIA GPU; run it there: ./run_tests.sh -m gpu\n' ;;
+    jetson) printf 'lane 7 (jetson): needs a board; run it there: ./run_tests.sh -m jetson\n' ;;
+    *) edgejoule_die "no lane ${name}; lanes: real_driver real_servers container browser gpu jetson" ;;
+  esac
+done
+
+printf '\n--- lanes: %d s\n' "${SECONDS}"
+cat -- "${summaries}"
+if [[ -n "${EDGEJOULE_SUMMARIES:-}" ]]; then
+  cat -- "${summaries}" >>"${EDGEJOULE_SUMMARIES}"
+fi
+if ((${#failed[@]})); then
+  printf 'failed lanes: %s\n' "${failed[*]}" >&2
+  exit 1
+fi
