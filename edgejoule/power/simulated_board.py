@@ -5,7 +5,7 @@ The board is made up. It has the rails of a Jetson Orin NX, and its power follow
     target = idle + loaded (an engine is loaded) + inference x shape(age) (an inference runs)
              + leakage x (temperature - reference) + slow drift
     shape(age) = 1 + swing x (1 - 2 exp(-age / 5 ms))         age: since the inference's start
-    drawn power follows the target with a time constant of 40 ms
+    drawn power follows the target with a time constant of 60 ms
 
 A channel is converted once per cycle of 6.6 ms, the three channels 2.2 ms apart. From one
 conversion of a channel to its next its rail draws *constant* power, and the register shows that
@@ -36,10 +36,10 @@ CURRENT_STEP_MA = 8  # 40 uV over 5 mOhm
 _LOADED = frozenset(PHASES[PHASES.index("load") : PHASES.index("idle_loaded_after") + 1])
 _SUPPLY_MV = 5000.0
 _DROOP_MV_PER_MA = 0.02
-_FOLLOW_NS = 40e6
+_FOLLOW_NS = 60e6
 _AGE_SCALE_NS = 5e6
 _DRIFT_SHARE = 0.002
-_CURRENT_NOISE_STEPS = 0.6  # dithers the step, so that a mean is finer than one step
+_CURRENT_NOISE_STEPS = 0.5  # dithers the step, so that a mean is finer than one step
 _BUS_NOISE_STEPS = 0.4
 _AMBIENT_C = 30.0
 _HEAT_C_PER_W = 1.5
@@ -49,7 +49,7 @@ _REFERENCE_C = 37.0
 
 @dataclass(frozen=True)
 class RailModel:
-    """What one rail draws, in mW; `leakage_mw` is per kelvin, `swing` a share of the inference's."""
+    """What one rail draws, mW; `leakage_mw` is per kelvin, `swing` a share of the inference."""
 
     label: str
     idle_mw: float
@@ -61,9 +61,9 @@ class RailModel:
 
 # VDD_IN feeds the other two: it is more than their sum in every state.
 RAILS = (
-    RailModel("VDD_IN", 4800.0, 300.0, 4600.0, 0.15, 8.0),
-    RailModel("VDD_CPU_GPU_CV", 800.0, 120.0, 3100.0, 0.20, 4.0),
-    RailModel("VDD_SOC", 1300.0, 80.0, 500.0, -0.20, 1.0),
+    RailModel("VDD_IN", 5000.0, 300.0, 3000.0, 0.15, 8.0),
+    RailModel("VDD_CPU_GPU_CV", 1300.0, 100.0, 2000.0, 0.20, 4.0),
+    RailModel("VDD_SOC", 1400.0, 80.0, 400.0, -0.20, 1.0),
 )
 
 

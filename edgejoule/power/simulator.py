@@ -23,7 +23,7 @@ from typing import Any
 
 from edgejoule.errors import MeasurementError
 from edgejoule.phases import PHASES, PageReader
-from edgejoule.power.sampler import sharpen_timer, write_json
+from edgejoule.power.sampler import raise_priority, sharpen_timer, write_json
 from edgejoule.power.simulated_board import (
     CHIP,
     CYCLE_NS,
@@ -144,6 +144,7 @@ class Observer:
 def main(config: dict[str, Any], parent: Parent) -> None:
     """Run the simulated board."""
     sharpen_timer()
+    raise_priority()
     root = Path(config["tree"])
     try:
         tree = Tree(root)
