@@ -233,9 +233,8 @@ def _gpu(sysfs: Path, proc: Path) -> dict[str, Any]:
         read_text(path) or "" for path in sorted(proc.glob("driver/nvidia/gpus/*/information"))
     ]
     models = [re.search(r"^Model:\s*(.+)$", text, re.M) for text in texts]
-    driver = re.search(
-        r"Kernel Module[^\d]*([\d.]+)", read_text(proc / "driver/nvidia/version") or ""
-    )
+    version = read_text(proc / "driver/nvidia/version") or ""
+    driver = re.search(r"Kernel Module.*?\s(\d+\.[\d.]+)", version)
     clocks = gpu_clocks(sysfs)
     return {
         "names": [match[1].strip() for match in models if match] or None,
