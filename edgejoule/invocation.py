@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import importlib
 import json
 import os
@@ -26,6 +27,7 @@ from edgejoule.config import (
     identity_sha256,
     run_name,
 )
+from edgejoule.dataset.files import sha256_of
 from edgejoule.errors import EXIT_USAGE, EdgejouleError, UsageError
 from edgejoule.experiment import Task, measure, request_of, set_up, supervised
 from edgejoule.phases import PhaseBoard
@@ -61,18 +63,16 @@ def describe_model(loader: str, spec: str) -> ModelFacts:
 
 def resolve(args: argparse.Namespace) -> tuple[RunConfig, str, dict[str, Any], dict[str, Any]]:
     """Return configuration, model name, machine facts, and why backend and sensor were chosen."""
-    from edgejoule.inference.backends import choose_backend, choose_device, resolve_dtype
-    from edgejoule.inference.inputs import input_sha256
+    from edgejoule.inference.backends import choose_backend, resolve_device, resolve_dtype
     from edgejoule.machine import describe_machine
     from edgejoule.power.sensors import choose_sensor
 
     facts = describe_model(args.loader, args.model)
     backend, why_backend = choose_backend(args.backend, facts.forms)
-    device = choose_device(backend, args.device)
+    device = resolve_device(backend, args.device)
     dtype = resolve_dtype(backend, device, args.dtype)
     sensor = choose_sensor(args.sensor, args.sysfs_root)
     machine = describe_machine()
-    shape = tuple(args.input_shape) if args.input_shape else facts.input_shape
     extra = {
         name: getattr(args, name) for name in _TENSORRT_ONLY if getattr(args, name) is not None
     }
@@ -86,9 +86,9 @@ def resolve(args: argparse.Namespace) -> tuple[RunConfig, str, dict[str, Any], d
         backend=backend.name,
         dtype=dtype,
         device=device,
-        input_shape=shape,
+        input_shape=tuple(args.input_shape) if args.input_shape else facts.input_shape,
         input=args.input,
-        input_sha256=input_sha256(args.input),
+        input_sha256=hash_of_files(args.input),
         weights=args.weights,
         model_sha256=facts.sha256,
         seed=args.seed,
@@ -106,6 +106,22 @@ def resolve(args: argparse.Namespace) -> tuple[RunConfig, str, dict[str, Any], d
     )
     why = {"backend": list(why_backend), "sensor": sensor.why}
     return config, facts.name, machine, why
+
+
+def hash_of_files(kind: str) -> str | None:
+    """Return the SHA-256 over the names and bytes of `--input`'s files, None for generated input.
+
+    A path that is not there is found out, and said, when the inputs are made.
+    """
+    path = Path(kind)
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    digest = hashlib.sha256()
+    found = False
+    for file in files:
+        if file.is_file():
+            found = True
+            digest.update(file.name.encode() + b"\0" + sha256_of(file).encode())
+    return digest.hexdigest() if found else None
 
 
 def plan_repeats(config: RunConfig, repeats: int, rebuilds: int) -> list[RunConfig]:
@@ -148,6 +164,7 @@ def still_to_do(dataset: Path, name: str, config: RunConfig, *, overwrite: bool)
 
 def measure_all(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     """Do what `measure_inference_power.py` was asked to do; return its exit code."""
+    from edgejoule.dataset.run_directory import check_result_folder
     from edgejoule.report.progress import Progress
 
     config, model, machine, why = resolve(args)
@@ -160,7 +177,7 @@ def measure_all(args: argparse.Namespace, arguments: Sequence[str]) -> int:
             build_once(config, args.loader, build, progress, stop)
             print(build)
             return 0
-        prepare_dataset(args.result_dir)
+        check_result_folder(args.result_dir)
         runs = plan_repeats(config, args.repeats, args.rebuilds)
         with contextlib.ExitStack() as stack:
             builds: dict[int, Path] = {0: build} if args.skip_setup else {}
@@ -200,23 +217,6 @@ def name_of(args: argparse.Namespace, model: str, config: RunConfig) -> str:
         suffix = f"-r{config.repeat}" if config.repeat else ""
         return check_name(args.run_name + suffix)
     return run_name(model, config, read_defaults(args.result_dir) or defaults_of(config))
-
-
-def prepare_dataset(dataset: Path) -> None:
-    """Make sure that the dataset's folder can be written.
-
-    Raises:
-        UsageError: It cannot.
-    """
-    try:
-        dataset.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=dataset):
-            pass
-    except OSError as error:
-        raise UsageError(
-            f"the result directory {dataset} cannot be written ({error.strerror or error})",
-            "choose another with --result-dir or mend its permissions",
-        ) from error
 
 
 def default_artefacts(config: RunConfig) -> Path:
@@ -287,9 +287,12 @@ def _keep_or_drop(partial: Path, error: Exception) -> str:
 @contextlib.contextmanager
 def _build_folder(dataset: Path) -> Any:
     """A folder for builds shared by several runs, beside the runs so that links work."""
+    from edgejoule.dataset.files import disk_errors
+
     partial = dataset / ".partial"
-    partial.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="builds-", dir=partial) as folder:
+    with disk_errors(dataset):
+        partial.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".builds-", dir=partial) as folder:
         yield folder
 
 

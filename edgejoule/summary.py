@@ -9,23 +9,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from edgejoule.energy.baseline import baseline
+from edgejoule.energy.baseline import baseline_entry
 from edgejoule.energy.integrate import energies_mj, energy_mj
 from edgejoule.energy.proportional import EnergyRow, attribute, per_inference
 from edgejoule.energy.statistics import block_starts, mean_of
 from edgejoule.energy.trace import RailPower, rail_powers, total_power
+from edgejoule.errors import MeasurementError
 from edgejoule.power.boards import total_rails
 
 if TYPE_CHECKING:
     from edgejoule.phases import PhaseSpan
 
 TOTAL = "total"
+Kind = Literal["cold", "sampler", "loaded"]
+When = Literal["before", "after"]
 # The idle phases of a run, with the kind of baseline each gives and when it was taken.
-BASELINE_PHASES = {
+BASELINE_PHASES: dict[str, tuple[Kind, When]] = {
     "idle_before": ("sampler", "before"),
     "idle_loaded_before": ("loaded", "before"),
     "idle_loaded_after": ("loaded", "after"),
@@ -33,6 +36,7 @@ BASELINE_PHASES = {
 }
 # What has just been loaded or unloaded still settles: leave the first part of an idle phase out.
 _SETTLE_SHARE = 0.2
+_COVERED = 0.999
 _SETTLE_MAX_NS = 1_000_000_000
 
 
@@ -150,7 +154,8 @@ class Power:
 
 def read_power(path: Path) -> Power:
     """Read `power.parquet` and derive power per rail and the board's total."""
-    rails = rail_powers(path)
+    # A channel that never gave a value (disabled, vanished) is no rail to speak of.
+    rails = {name: series for name, series in rail_powers(path).items() if len(series.t_ns)}
     total_of = total_rails(tuple(rails))
     if total_of is None:
         return Power(rails, None)
@@ -166,18 +171,7 @@ def baselines(power: Power, spans: Sequence[PhaseSpan]) -> list[dict[str, Any]]:
         settle_ns = min(_SETTLE_MAX_NS, int((span.end_ns - span.start_ns) * _SETTLE_SHARE))
         start_ns = span.start_ns + settle_ns
         kind, when = BASELINE_PHASES[span.phase]
-        found.append(
-            {
-                "kind": kind,
-                "when": when,
-                "start_ns": start_ns,
-                "end_ns": span.end_ns,
-                "rails": {
-                    name: baseline(series, start_ns, span.end_ns).to_json()
-                    for name, series in power.rails.items()
-                },
-            }
-        )
+        found.append(baseline_entry(kind, when, power.rails, start_ns, span.end_ns))
     return found
 
 
@@ -188,7 +182,7 @@ def loaded_baseline(
     parts = [
         item["rails"][rail]
         for item in found
-        if item["kind"] == "loaded" and rail in item["rails"] and item["rails"][rail]["n"]
+        if item["kind"] == "loaded" and item["rails"].get(rail, {}).get("mean_mw") is not None
     ]
     if not parts:
         return None, None
@@ -201,17 +195,18 @@ def loaded_baseline(
 def phase_energies(
     power: Power, spans: Sequence[PhaseSpan]
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Return energy, mean power and seconds per phase and rail; spans of one phase are added."""
+    """Return energy, mean power and seconds per phase and rail; spans of one phase are added.
+
+    A span that the trace does not cover is left out: energy is not extrapolated.
+    """
     sums: dict[str, dict[str, dict[str, float]]] = {}
     for span in spans:
         if span.end_ns is None or span.end_ns <= span.start_ns:
             continue
         for name, series in power.rails.items():
-            if not len(series.t_ns) or series.t_ns[-1] < span.start_ns:
-                continue
-            if series.t_ns[0] > span.end_ns:
-                continue  # the set-up runs before the sampler
             part = energy_mj(series, span.start_ns, span.end_ns)
+            if part.coverage < _COVERED:
+                continue  # the set-up runs before the sampler
             cell = sums.setdefault(span.phase, {}).setdefault(
                 name, {"energy_mj": 0.0, "seconds": 0.0}
             )
@@ -223,12 +218,27 @@ def phase_energies(
     return sums
 
 
+def _energies(series: RailPower, inferences: Inferences) -> np.ndarray:
+    """Return the energy of each inference, mJ.
+
+    Raises:
+        MeasurementError: The trace does not cover them: the sampler was gone or saw only errors.
+    """
+    energies = energies_mj(series, inferences.start_ns, inferences.end_ns)
+    missing = int(np.count_nonzero(np.isnan(energies)))
+    if missing:
+        raise MeasurementError(
+            f"rail {series.rail}: {missing} of {len(energies)} inferences lie outside its trace",
+            "look at the sampler's errors in sampler.json",
+        )
+    return energies
+
+
 def pass_energy(
     power: Power, rail: str, inferences: Inferences, idle: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Return gross and dynamic energy per inference of a pass on one rail."""
-    series = power.rails[rail]
-    energies = energies_mj(series, inferences.start_ns, inferences.end_ns)
+    energies = _energies(power.rails[rail], inferences)
     mean_mw, half_mw = loaded_baseline(idle, rail)
     found = per_inference(energies, inferences.duration_ns, mean_mw, half_mw)
     return {
@@ -247,7 +257,7 @@ def rate_energy(power: Power, rail: str, inferences: Inferences, rate_hz: float)
     series = power.rails[rail]
     end_ns = int(inferences.due_ns[-1] + 1e9 / rate_hz)
     whole = energy_mj(series, int(inferences.due_ns[0]), end_ns)
-    busy_mj = float(energies_mj(series, inferences.start_ns, inferences.end_ns).sum())
+    busy_mj = float(_energies(series, inferences).sum())
     busy_s = float(inferences.duration_ns.sum()) * 1e-9
     idle_s = (end_ns - int(inferences.due_ns[0])) * 1e-9 - busy_s
     return {
@@ -263,7 +273,7 @@ def attribution(
     """Return the rows of `energy.parquet`: the proportional split on every rail and the total."""
     rows: list[EnergyRow] = []
     for name, series in power.rails.items():
-        energies = energies_mj(series, profiled.start_ns, profiled.end_ns)
+        energies = _energies(series, profiled)
         mean_mw, half_mw = loaded_baseline(idle, name)
         rows += attribute(name, energies, profiled.duration_ns, sums.per_block_ns, mean_mw, half_mw)
     return rows
