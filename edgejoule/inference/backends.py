@@ -1,0 +1,136 @@
+"""Which backends there are, and which one a run takes.
+
+A backend is a module that is imported only when it is asked for. Nothing here loads torch: trying
+it happens in a process of its own (`probe`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgejoule.errors import UsageError
+from edgejoule.inference.backend import Backend
+
+# name -> module and class
+_REGISTRY = {
+    "onnxruntime": ("edgejoule.inference.onnxruntime_backend", "OnnxRuntimeBackend"),
+    "torch": ("edgejoule.inference.torch_backend", "TorchBackend"),
+}
+# What a Linux driver of an NVIDIA GPU leaves in /dev: discrete, Jetson, WSL.
+_GPU_NODES = ("nvidia[0-9]*", "nvhost-gpu", "nvgpu*", "nvmap", "dxg")
+
+
+def backend_names() -> tuple[str, ...]:
+    """Return the names of the backends."""
+    return tuple(_REGISTRY)
+
+
+def get_backend(name: str) -> Backend:
+    """Return a backend by its name, without trying it.
+
+    Raises:
+        UsageError: There is none of that name.
+    """
+    if name not in _REGISTRY:
+        close = difflib.get_close_matches(name, _REGISTRY, 1)
+        hint = f"did you mean {close[0]}? " if close else ""
+        raise UsageError(f"no backend {name!r}", f"{hint}use auto, {', '.join(backend_names())}")
+    module, kind = _REGISTRY[name]
+    backend: Backend = getattr(importlib.import_module(module), kind)()
+    return backend
+
+
+def choose_backend(asked: str, forms: Sequence[str]) -> tuple[Backend, list[str]]:
+    """Return the backend that a run takes, and why, one sentence per backend looked at.
+
+    `auto` takes torch if it finds a GPU, else onnxruntime, else torch on the CPU.
+
+    Args:
+        asked: `auto` or a backend's name.
+        forms: Forms in which the model can be loaded (`ModelFacts.forms`).
+
+    Raises:
+        UsageError: None is usable, or the one asked for is not, with what to install.
+    """
+    if asked != "auto":
+        backend = get_backend(asked)
+        why_not, mend = _why_not(backend, forms)
+        if why_not:
+            raise UsageError(f"backend {asked}: {why_not}", mend)
+        return backend, [f"{asked} was asked for: {backend.availability().why}"]
+    reasons: list[str] = []
+    mends: list[str] = []
+    for name, needs_gpu in (("torch", True), ("onnxruntime", False), ("torch", False)):
+        backend = get_backend(name)
+        if needs_gpu and not gpu_present():
+            reasons.append(f"{name} on a GPU passed over: no NVIDIA GPU in /dev")
+            continue
+        why_not, mend = _why_not(backend, forms)
+        if not why_not and needs_gpu and not backend.devices()[0].startswith("cuda"):
+            why_not = f"{backend.availability().why}, though /dev has an NVIDIA GPU"
+        if not why_not:
+            reasons.append(f"{name} chosen: {backend.availability().why}")
+            return backend, reasons
+        reasons.append(f"{name} passed over: {why_not}")
+        if mend:
+            mends.append(mend)
+    raise UsageError(
+        f"no backend can run this model here: {'; '.join(dict.fromkeys(reasons))}",
+        " or ".join(dict.fromkeys(mends)),
+    )
+
+
+def gpu_present() -> bool:
+    """Whether /dev shows an NVIDIA GPU; cheap, and enough to spare machines without one a try."""
+    return any(next(Path("/dev").glob(pattern), None) for pattern in _GPU_NODES)
+
+
+def _why_not(backend: Backend, forms: Sequence[str]) -> tuple[str, str]:
+    """Return why a backend cannot take a model of these forms and the mend, or two empty texts."""
+    if backend.form not in forms:
+        others = [name for name in _REGISTRY if get_backend(name).form in forms]
+        mend = f"use --backend {' or '.join(others)}" if others else ""
+        return f"it needs the model as {backend.form}, which cannot be had here", mend
+    available = backend.availability()
+    return ("", "") if available.usable else (available.why, available.mend)
+
+
+def resolve_device(backend: Backend, asked: str | None) -> str:
+    """Return `cpu` or `cuda:<index>` for what was asked: None (the preferred), `cpu`, an index.
+
+    Raises:
+        UsageError: The backend has no such device here.
+    """
+    devices = backend.devices()
+    if asked is None or asked == "auto":
+        return devices[0]
+    wanted = f"cuda:{asked}" if asked.isdigit() else "cuda:0" if asked == "cuda" else asked
+    if wanted not in devices:
+        raise UsageError(
+            f"backend {backend.name} has no device {asked!r} here", f"it has {', '.join(devices)}"
+        )
+    return wanted
+
+
+def resolve_dtype(backend: Backend, device: str, asked: str) -> str:
+    """Return the dtype for what was asked; `auto` is float16 on a GPU and float32 on a CPU.
+
+    Raises:
+        UsageError: The backend has no such dtype on that device.
+    """
+    dtypes = backend.dtypes(device)
+    if not dtypes:
+        raise UsageError(f"backend {backend.name} does not run on {device}")
+    if asked == "auto":
+        wanted = "float16" if device.startswith("cuda") else "float32"
+        return wanted if wanted in dtypes else dtypes[0]
+    if asked not in dtypes:
+        raise UsageError(
+            f"backend {backend.name} has no dtype {asked!r} on {device}",
+            f"it has {', '.join(dtypes)}",
+        )
+    return asked

@@ -1,0 +1,380 @@
+"""ONNX graphs: check one, fix its shapes, name its nodes, and say what the optimised one executes.
+
+Fusion renames and removes nodes. What survives it are tensor names, so the nodes behind a fused one
+are found by walking the original graph from the fused node's outputs back to its inputs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgejoule.errors import UsageError
+from edgejoule.inference import flops
+from edgejoule.inference.backend import Layer, Tensor
+from edgejoule.inference.common import short
+from edgejoule.inference.workload import InputSpec
+
+DTYPES = {
+    1: "float32",
+    2: "uint8",
+    3: "int8",
+    4: "uint16",
+    5: "int16",
+    6: "int32",
+    7: "int64",
+    8: "string",
+    9: "bool",
+    10: "float16",
+    11: "float64",
+    12: "uint32",
+    13: "uint64",
+    16: "bfloat16",
+}
+_RUNTIME_DTYPES = {"float": "float32", "double": "float64"}
+
+_CONVOLUTIONS = {"Conv", "FusedConv", "NhwcConv", "NhwcFusedConv"}
+_REDUCTIONS = {"GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceSum", "ReduceMax"}
+_ONE_PER_ELEMENT = {"Add", "Sub", "Mul", "Div", "Relu", "Clip", "Max", "Min", "Neg", "Abs"}
+_MOVES = {
+    "Cast", "Concat", "Flatten", "Gather", "Identity", "Pad", "ReorderInput", "ReorderOutput",
+    "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
+}  # fmt: skip
+_HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "Attention")
+
+
+@dataclass(frozen=True)
+class ExecutedNode:
+    """A node that one profiled inference has executed, in the order of execution."""
+
+    node_index: int
+    name: str
+    op_type: str
+    outputs: tuple[tuple[str, tuple[int, ...]], ...] = ()  # dtype and shape as the runtime saw them
+
+
+def load_graph(path: Path) -> Any:
+    """Read an ONNX file without its external weights.
+
+    Raises:
+        UsageError: It is no ONNX graph, or one that does not hold together.
+    """
+    import onnx
+
+    try:
+        model = onnx.load(str(path), load_external_data=False)
+    except FileNotFoundError as error:
+        raise UsageError(f"{path}: no such file", "give an .onnx file that exists") from error
+    except Exception as error:  # protobuf's error has no stable type
+        raise UsageError(
+            f"{path} is not a readable ONNX file ({short(error)})", "export the model again"
+        ) from error
+    if not model.graph.node or not model.graph.output:
+        raise UsageError(f"{path} holds no ONNX graph with nodes and outputs", "export it again")
+    return model
+
+
+def fix_shapes(model: Any, specs: Sequence[InputSpec], path: Path) -> bool:
+    """Write the asked shapes into the graph's open dimensions; return whether anything changed.
+
+    Raises:
+        UsageError: An input is missing or has another shape; both shapes are named.
+    """
+    weights = {tensor.name for tensor in model.graph.initializer}
+    free = [value for value in model.graph.input if value.name not in weights]
+    by_name = {spec.name: spec for spec in specs}
+    missing = [value.name for value in free if value.name not in by_name]
+    if missing or len(free) != len(specs):
+        raise UsageError(
+            f"{path} takes the inputs {[value.name for value in free]}, "
+            f"given are {[spec.name for spec in specs]}"
+        )
+    values: dict[str, int] = {}
+    changed = False
+    for value in free:
+        wanted = by_name[value.name].shape
+        dims = value.type.tensor_type.shape.dim
+        has = [dim.dim_value or dim.dim_param or "?" for dim in dims]
+        fits = len(has) == len(wanted) and all(
+            not isinstance(own, int) or own == asked for own, asked in zip(has, wanted, strict=True)
+        )
+        if not fits:
+            raise UsageError(
+                f"{path}: input {value.name!r} is of shape {has}, asked is {list(wanted)}",
+                "choose an --input-shape that fits, or export with open dimensions",
+            )
+        for dim, asked in zip(dims, wanted, strict=True):
+            if dim.dim_value == 0:
+                if dim.dim_param and values.setdefault(dim.dim_param, asked) != asked:
+                    raise UsageError(
+                        f"{path}: dimension {dim.dim_param!r} cannot be both "
+                        f"{values[dim.dim_param]} and {asked}"
+                    )
+                dim.dim_value = asked
+                changed = True
+    if changed:  # what was inferred from open dimensions is inferred again by the runtime
+        del model.graph.value_info[:]
+        for value in model.graph.output:
+            for dim in value.type.tensor_type.shape.dim:
+                if dim.dim_param in values:
+                    dim.dim_value = values[dim.dim_param]
+    return changed
+
+
+def name_nodes(model: Any) -> bool:
+    """Give every node a name of its own that survives JSON; return whether anything changed.
+
+    The profiler tells nodes by name and index and does not escape names.
+    """
+    taken: set[str] = set()
+    changed = False
+    for position, node in enumerate(_all_nodes(model.graph)):
+        name = re.sub(r"[\x00-\x1f\x7f\"\\]", "_", node.name) or f"{node.op_type}_{position}"
+        unique, count = name, 2
+        while unique in taken:
+            unique, count = f"{name}#{count}", count + 1
+        taken.add(unique)
+        if unique != node.name:
+            node.name = unique
+            changed = True
+    return changed
+
+
+def subgraph_nodes(model: Any) -> set[str]:
+    """Names of the nodes inside control flow: their time is part of the node around them."""
+    own = {node.name for node in model.graph.node}
+    return {node.name for node in _all_nodes(model.graph)} - own
+
+
+def _all_nodes(graph: Any) -> Iterator[Any]:
+    yield from graph.node
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _all_nodes(attribute.g)
+            for inner in attribute.graphs:
+                yield from _all_nodes(inner)
+
+
+@dataclass(frozen=True)
+class OriginalGraph:
+    """The graph before optimisation: which node makes a tensor, and where nodes come from."""
+
+    producers: Mapping[str, Any]
+    paths: Mapping[str, str]
+    weights: frozenset[str] = frozenset()
+    names: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, model: Any, module_paths: Mapping[str, str]) -> OriginalGraph:
+        """Index a graph; `module_paths` (node name -> path) come before what the nodes say."""
+        producers = {out: node for node in model.graph.node for out in node.output if out}
+        paths = {
+            node.name: path
+            for node in model.graph.node
+            if (path := module_paths.get(node.name, exported_path(node))) is not None
+        }
+        weights = frozenset(tensor.name for tensor in model.graph.initializer)
+        return cls(producers, paths, weights, frozenset(node.name for node in model.graph.node))
+
+    def behind(self, outputs: Iterable[str], inputs: Iterable[str]) -> list[Any]:
+        """Return the nodes between these tensors, in order; empty if they cannot be told."""
+        stop = {self.original(name) for name in inputs} | self.weights
+        found: list[Any] = []
+        waiting = [self.original(name) for name in outputs if name]
+        while waiting:
+            tensor = waiting.pop()
+            if tensor in stop or not tensor:
+                continue
+            node = self.producers.get(tensor)
+            if node is None or len(found) > 64:
+                return []  # walked past the fused node's inputs: these tensors are not its bounds
+            if any(node is other for other in found):
+                continue
+            found.append(node)
+            waiting += node.input
+        return found[::-1]
+
+    def main(self, tensors: Iterable[str], op_type: str) -> Any:
+        """Return the nearest node of this type before these tensors, else the one that makes them.
+
+        For nodes whose own tensors have no original name.
+        """
+        plain = op_type.removeprefix("Nhwc").removeprefix("Fused")
+        level = [node for name in tensors if (node := self.producers.get(self.original(name)))]
+        nearest = level[0] if level else None
+        for _ in range(4):
+            for node in level:
+                if node.op_type == plain:
+                    return node
+            before = [self.producers.get(name) for node in level for name in node.input]
+            level = [node for node in before if node is not None]
+        return nearest
+
+    def original(self, tensor: str) -> str:
+        """Return the original name of a tensor whose layout the optimiser changed."""
+        for suffix in ("_nchwc", "_nhwc"):
+            if tensor not in self.producers and tensor.endswith(suffix):
+                return tensor[: -len(suffix)]
+        return tensor
+
+
+def exported_path(node: Any) -> str | None:
+    """Return the module path that an exporter left in a node, or None.
+
+    A weight's name says it best, since exporters fold what follows into a convolution. The newer
+    exporter keeps `name_scopes` in the node's metadata; the older one puts scopes into the name:
+    `/layer1/layer1.0/conv1/Conv`.
+    """
+    if node.op_type in _HEAVY:
+        for name in node.input:
+            if name.endswith(".weight"):
+                return str(name.removesuffix(".weight"))
+    for prop in getattr(node, "metadata_props", ()):
+        if prop.key == "pkg.torch.onnx.name_scopes":
+            scopes = re.findall(r"'([^']*)'", prop.value)
+            return scopes[-2] if len(scopes) > 1 else None
+    if not node.name.startswith("/"):
+        return None
+    path: list[str] = []
+    for scope in node.name.strip("/").split("/")[:-1]:
+        if path and scope.startswith(path[-1] + "."):
+            path[-1] = scope  # `layer1.0` names the child of a Sequential with its parent
+        else:
+            path.append(scope)
+    return ".".join(path)
+
+
+def describe_layers(
+    optimised: Any, executed: Sequence[ExecutedNode], original: OriginalGraph
+) -> tuple[Layer, ...]:
+    """Describe what one inference executes, in order.
+
+    Args:
+        optimised: The graph the runtime executes, every node named.
+        executed: What one profiled inference has executed.
+        original: The graph that was optimised.
+    """
+    nodes = {node.name: node for node in optimised.graph.node}
+    weights = {
+        tensor.name: Tensor(tensor.name, tuple(tensor.dims), DTYPES.get(tensor.data_type))
+        for tensor in optimised.graph.initializer
+    }
+    known = dict(weights)
+    for value in (*optimised.graph.input, *optimised.graph.output, *optimised.graph.value_info):
+        dims = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+        dtype = DTYPES.get(value.type.tensor_type.elem_type)
+        shape = tuple(dims) if all(dim > 0 for dim in dims) else None
+        known.setdefault(value.name, Tensor(value.name, shape, dtype))
+    for done in executed:  # what really ran says more than what was inferred
+        outputs = nodes[done.name].output if done.name in nodes else ()
+        for name, (kind, shape) in zip(outputs, done.outputs, strict=False):
+            known[name] = Tensor(name, shape, _RUNTIME_DTYPES.get(kind, kind))
+    return tuple(
+        _describe(index, done, nodes.get(done.name), known, weights, original)
+        for index, done in enumerate(executed)
+    )
+
+
+def _describe(
+    index: int,
+    done: ExecutedNode,
+    node: Any,
+    known: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
+    original: OriginalGraph,
+) -> Layer:
+    if node is None:  # put in by the runtime at load
+        return Layer(index, done.name, done.op_type)
+    every = [known.get(name, Tensor(name)) for name in node.input if name]
+    inputs = tuple(tensor for tensor in every if tensor.name not in weights)
+    outputs = tuple(known.get(name, Tensor(name)) for name in node.output if name)
+    behind = original.behind(node.output, [tensor.name for tensor in inputs])
+    path = original.paths.get(done.name)
+    if not behind and done.name not in original.names:
+        # The optimiser's own tensors on all sides: its names hold the old ones.
+        main = original.main((*node.output, done.name), done.op_type)
+        behind = [] if main is None else [main]
+    if path is None and behind:
+        main = next((n for n in behind if n.op_type in _HEAVY), behind[-1])
+        path = original.paths.get(main.name)
+    attributes = _attributes(node)
+    distinct = {tensor.name: tensor for tensor in (*every, *outputs)}
+    return Layer(
+        index=index,
+        name=done.name,
+        type=done.op_type,
+        inputs=inputs,
+        outputs=outputs,
+        attributes=attributes,
+        module_path=path,
+        nodes=tuple(other.name for other in behind) or (done.name,),
+        flops=_flops(done.op_type, every, outputs, attributes),
+        bytes_moved=flops.bytes_of((t.shape, t.dtype) for t in distinct.values()),
+    )
+
+
+def _attributes(node: Any) -> dict[str, Any]:
+    """Return a node's numbers, lists of numbers and texts; tensors and graphs are left out."""
+    import onnx
+
+    found: dict[str, Any] = {}
+    for attribute in node.attribute:
+        value = onnx.helper.get_attribute_value(attribute)
+        if isinstance(value, bytes):
+            found[attribute.name] = value.decode("utf-8", "replace")
+        elif isinstance(value, (int, float)):
+            found[attribute.name] = value
+        elif attribute.type in (onnx.AttributeProto.INTS, onnx.AttributeProto.FLOATS):
+            found[attribute.name] = list(value)
+    return found
+
+
+_Formula = Callable[
+    [tuple[int, ...], "tuple[int, ...] | None", tuple[int, ...], Mapping[str, Any]], "int | None"
+]
+_FORMULAS: dict[str, _Formula] = {
+    **dict.fromkeys(
+        _CONVOLUTIONS, lambda _x, w, out, _a: None if w is None else flops.convolution(out, w)
+    ),
+    "ConvTranspose": lambda x, w, _out, _a: (
+        None if w is None else flops.transposed_convolution(x, w)
+    ),
+    **dict.fromkeys(
+        ("MatMul", "FusedMatMul"),
+        lambda x, _w, out, a: flops.matrix_product(out, x[-2 if a.get("transA") else -1]),
+    ),
+    **dict.fromkeys(
+        ("Gemm", "FusedGemm"),
+        lambda x, _w, out, a: flops.matrix_product(out, x[0 if a.get("transA") else 1]),
+    ),
+    **dict.fromkeys(
+        ("MaxPool", "AveragePool", "LpPool"),
+        lambda _x, _w, out, a: (
+            flops.pooling(out, a["kernel_shape"]) if "kernel_shape" in a else None
+        ),
+    ),
+    **dict.fromkeys(_REDUCTIONS, lambda x, _w, _out, _a: flops.elementwise(x)),
+    **dict.fromkeys(_ONE_PER_ELEMENT, lambda _x, _w, out, _a: flops.elementwise(out)),
+    "BatchNormalization": lambda _x, _w, out, _a: flops.elementwise(out, 2),
+}
+
+
+def _flops(
+    op_type: str,
+    inputs: Sequence[Tensor],
+    outputs: Sequence[Tensor],
+    attributes: Mapping[str, Any],
+) -> int | None:
+    """FLOPs of a node, None where its type or shapes do not tell."""
+    if op_type in _MOVES:
+        return 0
+    formula = _FORMULAS.get(op_type)
+    output = outputs[0].shape if outputs else None
+    first = inputs[0].shape if inputs else None
+    if formula is None or output is None or not first:
+        return None
+    return formula(first, inputs[1].shape if len(inputs) > 1 else None, output, attributes)
