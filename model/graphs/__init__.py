@@ -1,0 +1,1 @@
+"""ONNX graphs kept without weights, and the script `make` that writes them."""
