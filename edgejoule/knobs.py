@@ -23,7 +23,6 @@ DEFAULT_RUNS = 30000
 RUN_IDLE_S = 5.0
 
 DEMO = {
-    "MODELS": "lenet,mobilenet_v2,resnet18",
     "RUNS": "100",
     "CLEAN_RUNS": "200",
     "WARMUP": "20",

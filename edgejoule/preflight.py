@@ -6,65 +6,41 @@ backend (a process of its own) and the dataset's server (timeouts) can take long
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import re
-import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from edgejoule.errors import EXIT_USAGE, EdgejouleError
+from edgejoule.errors import EXIT_USAGE
 from edgejoule.knobs import Knobs
-from edgejoule.machine import PowerMode, describe_machine, in_container, power_modes
-from edgejoule.machine_state import desktop_processes, fans, memory_mib, temperatures_c
-from edgejoule.plan import Network, size
+from edgejoule.machine import describe_machine, in_container, power_modes
+from edgejoule.machine_state import desktop_processes, memory_mib
+from edgejoule.plan import Network
+from edgejoule.preflight_checks import (
+    Backend,
+    Check,
+    check_backend,
+    check_board,
+    check_clocks,
+    check_desktop,
+    check_fan,
+    check_folder,
+    check_memory,
+    check_no_push,
+    check_power_mode,
+    check_sensor,
+    check_server,
+    check_weights,
+)
 from edgejoule.processes import PROJECT_ROOT, child_environment
 from edgejoule.report.text import printable
 
 LIMIT_S = 9.0
-WARM_C = 50.0
-LOW_MEMORY_MIB = 2048
-LEAST_MEMORY_MIB = 512
-
-Verdict = Literal["ok", "warning", "blocks"]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at.
-
-    Attributes:
-        name: What.
-        verdict: `ok`, `warning` (the result will be worse, or less), `blocks` (it cannot start).
-        detail: What was found.
-        mend: The command or setting that mends it, empty if nothing is to be mended.
-        exit_code: The exit code if it blocks.
-    """
-
-    name: str
-    verdict: Verdict
-    detail: str
-    mend: str = ""
-    exit_code: int = EXIT_USAGE
-
-
-@dataclass(frozen=True)
-class Backend:
-    """What the probe said; all empty where it said nothing in time."""
-
-    name: str = "auto"
-    form: str | None = None
-    device: str = ""
-
-    @property
-    def gpu(self) -> bool | None:
-        """Whether it runs on a GPU, None if the probe was too slow to say."""
-        return self.device.startswith("cuda") if self.device else None
 
 
 @dataclass(frozen=True)
@@ -72,13 +48,9 @@ class Preflight:
     """All checks, and what they found out for the plan."""
 
     checks: tuple[Check, ...]
-    backend: Backend
-    machine: Mapping[str, Any]
-
-    @property
-    def blocking(self) -> tuple[Check, ...]:
-        """The checks that must be mended first."""
-        return tuple(check for check in self.checks if check.verdict == "blocks")
+    backend: Backend = Backend()
+    sensor: str = "auto"
+    machine: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def gpu(self) -> bool:
@@ -93,272 +65,95 @@ def run_preflight(
     knobs: Knobs,
     networks: Sequence[Network],
     *,
-    access: Callable[[], Check] | None = None,
     sysfs_root: str = "/sys",
     proc_root: str = "/proc",
     root: str = "/",
+    limit_s: float = LIMIT_S,
 ) -> Preflight:
     """Look at everything.
 
     Args:
         knobs: What is wanted.
         networks: What will be measured.
-        access: Asks the dataset's server about token and repository; None: nothing will be pushed.
         sysfs_root: Where sysfs is mounted.
         proc_root: Where procfs is mounted.
         root: What /etc and /var are looked up below.
+        limit_s: Longest that backend and server are waited for.
     """
-    deadline = time.monotonic() + LIMIT_S
-    probe = start_probe(knobs, networks)
-    try:
+    deadline = time.monotonic() + limit_s
+    with contextlib.ExitStack() as stack:
+        forms = ",".join(networks[0].forms if networks else ("torch", "onnx"))
+        trial = stack.enter_context(probe("backend", knobs.backend, knobs.dtype, forms))
+        server = None
+        if knobs.push in ("each", "end"):
+            server = stack.enter_context(probe("server", knobs.owner or "", knobs.repository))
         machine = describe_machine(sysfs_root, proc_root, root)
-        checks = [
+        sensor, sensor_check = check_sensor(knobs.sensor, sysfs_root)
+        container = in_container(root)
+        before = [
             check_board(machine),
-            check_power_mode(machine, *power_modes(root), container=in_container(root)),
+            check_power_mode(machine, *power_modes(root), container=container),
             check_clocks(machine),
             check_fan(machine, sysfs_root),
-            check_desktop(desktop_processes(proc_root), container=in_container(root)),
-            check_sensor(knobs.sensor, sysfs_root),
+            check_desktop(desktop_processes(proc_root), container=container),
+            sensor_check,
+        ]
+        after = [
             check_memory(memory_mib(proc_root).get("available")),
             check_folder(knobs.result_dir),
             check_weights(knobs, networks),
         ]
-        checks.append(access() if access else check_no_push(knobs))
-        backend, check = end_probe(probe, knobs, networks, deadline - time.monotonic())
-    finally:
-        probe.kill()
-        probe.wait()
-    checks.insert(6, check)
-    return Preflight(tuple(checks), backend, machine)
+        backend, check = check_backend(said_by(trial, deadline), knobs, networks)
+        after.append(
+            check_no_push(knobs)
+            if server is None
+            else check_server(said_by(server, deadline), knobs)
+        )
+    return Preflight((*before, check, *after), backend, sensor, machine)
 
 
 def preflight_text(checks: Sequence[Check]) -> str:
     """Return the checks as they are printed, each mend on a line of its own."""
     lines = ["Preflight"]
     for check in checks:
-        lines.append(f"  {check.verdict:<8} {check.name:<10} {printable(check.detail)}")
+        lines.append(f"  {check.verdict:<8} {check.name:<11} {printable(check.detail)}")
         if check.mend:
-            lines.append(f"  {'':<8} {'':<10} -> {printable(check.mend)}")
+            lines.append(f"  {'':<8} {'':<11} -> {printable(check.mend)}")
     return "\n".join(lines)
 
 
-def is_jetson(machine: Mapping[str, Any]) -> bool:
-    """Say whether this is a Tegra board."""
-    return bool(machine.get("l4t")) or any(
-        "nvidia,tegra" in name for name in machine.get("compatible") or ()
-    )
-
-
-def check_board(machine: Mapping[str, Any]) -> Check:
-    """Name the board."""
-    board = machine.get("board_id")
-    if not board:
-        return Check("board", "warning", "this machine does not say what it is", "EDGEJOULE_BOARD=")
-    facts = [str(board)]
-    facts += [f"L4T {machine['l4t']}"] if machine.get("l4t") else []
-    facts += ["virtual machine"] if machine.get("hypervisor") else []
-    return Check("board", "ok", ", ".join(facts))
-
-
-def fastest(modes: Sequence[PowerMode]) -> PowerMode | None:
-    """Return the mode with the most power: MAXN_SUPER, MAXN, else the one of the most watts.
-
-    By name: the same number means different modes on different boards.
-    """
-
-    def rank(mode: PowerMode) -> tuple[int, float]:
-        watts = re.search(r"(\d+)W", mode.name)
-        named = {"MAXN_SUPER": 2, "MAXN": 1}.get(mode.name, 0)
-        return named, float(watts[1]) if watts else 0.0
-
-    return max(modes, key=rank, default=None)
-
-
-def check_power_mode(
-    machine: Mapping[str, Any], mode: PowerMode | None, modes: Sequence[PowerMode], container: bool
-) -> Check:
-    """Compare the power mode with the fastest one that the board offers."""
-    name = "power mode"
-    if not is_jetson(machine) and mode is None:
-        return Check(name, "ok", "this machine has none")
-    best = fastest(modes)
-    mend = f"sudo nvpmodel -m {best.number if best else 0}"
-    if mode is None and container:
-        mounts = (
-            "-v /etc/nvpmodel.conf:/etc/nvpmodel.conf:ro -v /var/lib/nvpmodel:/var/lib/nvpmodel:ro"
-        )
-        return Check(name, "warning", "cannot be seen in this container", f"docker run {mounts}")
-    if mode is None:
-        return Check(name, "warning", "not known", f"{mend}; nvpmodel -q shows it")
-    if mode == best or (best is None and mode.number == 0):
-        return Check(name, "ok", mode.name)
-    detail = f"{mode.name}; the board offers {best.name}" if best else mode.name
-    return Check(name, "warning", detail, mend)
-
-
-def check_clocks(machine: Mapping[str, Any]) -> Check:
-    """Look whether CPU and GPU clocks are held where they are."""
-    cpu, gpu = machine.get("cpu") or {}, machine.get("gpu") or {}
-    if is_jetson(machine):
-        locks = {"CPU": cpu.get("locked"), "GPU": gpu.get("locked")}
-        free = [name for name, locked in locks.items() if locked is False]
-        if free:
-            return Check("clocks", "warning", f"{' and '.join(free)} vary", "sudo jetson_clocks")
-        unknown = [name for name, locked in locks.items() if locked is None]
-        if unknown:
-            detail = f"{' and '.join(unknown)} cannot be seen"
-            return Check("clocks", "warning", detail, "sudo jetson_clocks")
-        return Check("clocks", "ok", "locked")
-    governors = cpu.get("governors") or []
-    if not governors:
-        return Check("clocks", "ok", "this machine does not tell them")
-    if governors == ["performance"] or cpu.get("locked"):
-        return Check("clocks", "ok", "locked" if cpu.get("locked") else "governor performance")
-    mend = "sudo cpupower frequency-set -g performance"
-    return Check("clocks", "warning", f"the CPU's vary (governor {', '.join(governors)})", mend)
-
-
-def check_fan(machine: Mapping[str, Any], sysfs_root: str) -> Check:
-    """Look whether the fan stands still although the board is warm."""
-    found = fans(sysfs_root)
-    hottest = max(temperatures_c(sysfs_root).values(), default=None)
-    warm = "" if hottest is None else f", hottest zone {hottest:.0f} C"
-    if not found:
-        return Check("fan", "ok", f"none seen{warm}")
-    still = all(not fan.pwm and not fan.rpm for fan in found)
-    if still and hottest is not None and hottest > WARM_C:
-        mend = "sudo jetson_clocks --fan" if is_jetson(machine) else "start the fan"
-        return Check("fan", "warning", f"stands still{warm}", mend)
-    return Check("fan", "ok", f"{'stands still' if still else 'turns'}{warm}")
-
-
-def check_desktop(processes: Sequence[str], container: bool) -> Check:
-    """Look for a desktop session, which takes power, memory and GPU time."""
-    if processes:
-        mend = "sudo systemctl isolate multi-user.target"
-        return Check("desktop", "warning", f"{', '.join(processes)} runs", mend)
-    return Check("desktop", "ok", "cannot be seen in a container" if container else "none runs")
-
-
-def check_sensor(name: str, sysfs_root: str) -> Check:
-    """Read a value from the sensor."""
-    from edgejoule.power.sensors import choose_sensor
-
-    try:
-        choice = choose_sensor(name, sysfs_root)
-    except EdgejouleError as error:
-        return Check("sensor", "blocks", error.message, error.mend, error.exit_code)
-    if choice.usable or name == "none":
-        return Check("sensor", "ok", f"{choice.name}: {choice.why}", choice.mend)
-    return Check("sensor", "warning", f"none, so no energy ({choice.why})", choice.mend)
-
-
-def start_probe(knobs: Knobs, networks: Sequence[Network]) -> subprocess.Popen[str]:
-    """Start trying the backend."""
-    forms = ",".join(networks[0].forms if networks else ("torch", "onnx"))
-    command = [sys.executable, "-m", "edgejoule.preflight_probe", knobs.backend, knobs.dtype, forms]
-    return subprocess.Popen(
-        command,
+@contextlib.contextmanager
+def probe(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A process of `edgejoule.preflight_probe`; it ends with the context."""
+    environment = child_environment()
+    if arguments[0] == "server":
+        # The one that asks the server, and runs nobody else's code, sees the token.
+        environment |= {k: v for k, v in os.environ.items() if k.startswith("DAGSHUB_")}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "edgejoule.preflight_probe", *arguments],
         cwd=PROJECT_ROOT,
-        env=child_environment(),
+        env=environment,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
-
-
-def end_probe(
-    probe: subprocess.Popen[str], knobs: Knobs, networks: Sequence[Network], timeout_s: float
-) -> tuple[Backend, Check]:
-    """Wait for the backend's trial and judge it."""
-    name = "backend"
     try:
-        out, err = probe.communicate(timeout=max(0.1, timeout_s))
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def said_by(process: subprocess.Popen[str], deadline: float) -> dict[str, Any] | None:
+    """Return what a probe said, None if it took too long; `error` if it broke."""
+    try:
+        out, err = process.communicate(timeout=max(0.1, deadline - time.monotonic()))
     except subprocess.TimeoutExpired:
-        detail = f"{knobs.backend}: still being tried after {LIMIT_S:.0f} s; the run will tell"
-        return Backend(knobs.backend), Check(name, "warning", detail)
+        return None
     try:
-        said = json.loads(out.strip().splitlines()[-1])
+        said: dict[str, Any] = json.loads(out.strip().splitlines()[-1])
     except (ValueError, IndexError):
-        last = err.strip().splitlines()[-1:] or [f"exit status {probe.returncode}"]
-        return Backend(knobs.backend), Check(name, "blocks", f"cannot be tried: {last[0]}")
-    if "error" in said:
-        found = Check(name, "blocks", said["error"], said["mend"], said["exit_code"])
-        return Backend(knobs.backend), found
-    backend = Backend(said["backend"], said["form"], said["device"])
-    unfit = [network.spec for network in networks if backend.form not in network.forms]
-    if unfit:
-        detail = f"{backend.name} wants {backend.form}, in which these cannot be had here: "
-        mend = "MODELS=" + ",".join(n.spec for n in networks if n.spec not in unfit)
-        return backend, Check(name, "blocks", detail + ", ".join(unfit), mend)
-    tensorrt = {
-        "OPTIMIZATION_LEVEL": knobs.optimization_level,
-        "MIN_BLOCK_SIZE": knobs.min_block_size,
-    }
-    given = [knob for knob, value in tensorrt.items() if value is not None]
-    if given and "tensorrt" not in backend.name:
-        detail = f"{backend.name} knows no {' and no '.join(given)}"
-        return backend, Check(name, "blocks", detail, "leave it out")
-    why = f" ({'; '.join(said['why'])})" if said["why"] else ""
-    return backend, Check(name, "ok", f"{backend.name} on {backend.device}, {said['dtype']}{why}")
-
-
-def check_memory(available_mib: float | None) -> Check:
-    """Compare free memory with what a large network takes to build (an estimate)."""
-    if available_mib is None:
-        return Check("memory", "ok", "this machine does not tell")
-    detail = f"{size(available_mib)} available"
-    if available_mib < LEAST_MEMORY_MIB:
-        return Check("memory", "blocks", detail, "close other programs")
-    if available_mib < LOW_MEMORY_MIB:
-        detail += "; large networks take 2 GiB or more to build"
-        return Check("memory", "warning", detail, "close other programs, or MODELS=smaller ones")
-    return Check("memory", "ok", detail)
-
-
-def _existing(folder: Path) -> Path:
-    folder = folder.absolute()
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return folder
-
-
-def check_folder(folder: Path) -> Check:
-    """Look whether the dataset's folder is one and can be written, without writing."""
-    there = _existing(folder)
-    if not there.is_dir():
-        return Check("folder", "blocks", f"{there} is no folder", "RESULT_DIR=another")
-    if not os.access(there, os.W_OK | os.X_OK):
-        return Check("folder", "blocks", f"{there} cannot be written", "RESULT_DIR=another")
-    return Check("folder", "ok", f"{folder}{'' if folder.exists() else ' (will be made)'}")
-
-
-def check_disk(folder: Path, needed_mib: float) -> Check:
-    """Compare the free disk space with the plan's estimate."""
-    free_mib = shutil.disk_usage(_existing(folder)).free / 2**20
-    detail = f"{size(free_mib)} free, about {size(needed_mib)} needed"
-    if free_mib < needed_mib:
-        return Check("disk", "blocks", detail, "free some space, or RESULT_DIR=another, or RUNS=")
-    if free_mib < 2 * needed_mib:
-        return Check("disk", "warning", detail, "free some space")
-    return Check("disk", "ok", detail)
-
-
-def check_weights(knobs: Knobs, networks: Sequence[Network]) -> Check:
-    """Say how much must be downloaded."""
-    missing = [network for network in networks if network.download_mib > 0]
-    if knobs.weights == "random":
-        return Check("weights", "ok", "random, nothing to download")
-    if not missing:
-        return Check("weights", "ok", "all here")
-    total = size(sum(network.download_mib for network in missing))
-    detail = f"{total} to download for {len(missing)} networks"
-    return Check("weights", "ok", detail, "needs the network; WEIGHTS=random does not")
-
-
-def check_no_push(knobs: Knobs) -> Check:
-    """Say why nothing is pushed."""
-    if knobs.push == "later":
-        return Check("push", "ok", "later: data_version.py push")
-    return Check("push", "ok", "off" if knobs.token else "no token, so runs stay on this machine")
+        last = err.strip().splitlines()[-1:] or [f"exit status {process.returncode}"]
+        return {"error": f"cannot be tried: {last[0]}", "mend": "", "exit_code": EXIT_USAGE}
+    return said

@@ -1,27 +1,29 @@
-"""A process that tries the backend, because importing a framework takes long and much memory.
+"""Processes of the preflight: what may take longer than it may last, and is then killed.
 
-`python -m edgejoule.preflight_probe BACKEND DTYPE FORM[,FORM]` prints one JSON object: `backend`,
-`form`, `device`, `dtype` and `why`, or `error`, `mend` and `exit_code`.
+    python -m edgejoule.preflight_probe backend NAME DTYPE FORM[,FORM]
+    python -m edgejoule.preflight_probe server OWNER NAME    (an empty OWNER is the token's user)
+
+Each prints one JSON object. `backend`: `backend`, `form`, `device`, `dtype`, `why`. `server`:
+`label`, `exists`, `writable`, `user`, `owner`. Either: `error`, `mend`, `exit_code`.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 
 from edgejoule.errors import EdgejouleError
+from edgejoule.processes import hide_environment
 
 
-def probe(backend: str, dtype: str, forms: tuple[str, ...]) -> dict[str, object]:
+def probe_backend(name: str, dtype: str, forms: tuple[str, ...]) -> dict[str, object]:
     """Choose a backend by trying, as a measurement does, and say what it is."""
-    from edgejoule.inference.backends import choose_backend, choose_device, resolve_dtype
+    from edgejoule.inference.backends import choose_backend, resolve_device, resolve_dtype
 
-    try:
-        chosen, why = choose_backend(backend, forms)
-        device = choose_device(chosen, None)
-        resolved = resolve_dtype(chosen, device, dtype)
-    except EdgejouleError as error:
-        return {"error": error.message, "mend": error.mend, "exit_code": error.exit_code}
+    chosen, why = choose_backend(name, forms)
+    device = resolve_device(chosen, None)
+    resolved = resolve_dtype(chosen, device, dtype)
     return {
         "backend": chosen.name,
         "form": chosen.form,
@@ -31,5 +33,33 @@ def probe(backend: str, dtype: str, forms: tuple[str, ...]) -> dict[str, object]
     }
 
 
+def probe_server(owner: str, name: str) -> dict[str, object]:
+    """Ask the dataset's server what the token may do."""
+    from edgejoule.dataset.dagshub import check_access
+
+    access = check_access(owner or None, name)
+    return {
+        "label": access.label,
+        "exists": access.exists,
+        "writable": access.writable,
+        "user": access.user,
+        "owner": access.owner,
+    }
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Print what was asked for as one JSON object."""
+    hide_environment()
+    kind, *rest = arguments
+    try:
+        if kind == "backend":
+            said = probe_backend(rest[0], rest[1], tuple(rest[2].split(",")))
+        else:
+            said = probe_server(rest[0], rest[1])
+    except EdgejouleError as error:
+        said = {"error": error.message, "mend": error.mend, "exit_code": error.exit_code}
+    print(json.dumps(said))
+
+
 if __name__ == "__main__":
-    print(json.dumps(probe(sys.argv[1], sys.argv[2], tuple(sys.argv[3].split(",")))))
+    main(sys.argv[1:])

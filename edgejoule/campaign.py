@@ -1,0 +1,279 @@
+"""The default experiment: the cold baseline, then one network after the other, then the report.
+
+    idle baseline -> network 1 -> push -> network 2 -> push -> ... -> report.md
+
+Every step is a command that also works alone, in a process of its own. A network that fails does
+not stop the others; a finished run is left alone, so that running again continues with what is
+missing; a push that fails costs nothing but the push.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from edgejoule.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_WRONG, Interrupted, UsageError
+from edgejoule.knobs import Knobs
+from edgejoule.plan import Network
+from edgejoule.processes import PROJECT_ROOT, child_environment
+from edgejoule.report.progress import duration
+from edgejoule.report.text import printable, table
+from edgejoule.steps import StepResult, run_step
+from edgejoule.supervision import StopFlag
+
+
+@dataclass(frozen=True)
+class Scripts:
+    """The commands that a campaign runs."""
+
+    measure: Path = PROJECT_ROOT / "measure_inference_power.py"
+    idle: Path = PROJECT_ROOT / "measure_idling_power.py"
+    data: Path = PROJECT_ROOT / "data_version.py"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one step of the campaign ended; `reason` is empty if it succeeded."""
+
+    what: str
+    reason: str
+    seconds: float
+
+
+@dataclass
+class Campaign:
+    """What a campaign needs to know, and what came of it so far.
+
+    Attributes:
+        knobs: What is wanted.
+        networks: What is measured, in order.
+        stop: Raised by Ctrl-C or SIGTERM.
+        sensor: What the preflight found; `none` skips the cold baseline.
+        scripts: The commands.
+        say: Where lines for people go.
+        outcomes: One per step that was tried.
+        unpushed: Commands that repeat the pushes that failed.
+        told_local: Whether it was said that simulated or random runs stay here.
+    """
+
+    knobs: Knobs
+    networks: Sequence[Network]
+    stop: StopFlag
+    sensor: str = "auto"
+    scripts: Scripts = field(default_factory=Scripts)
+    say: Callable[[str], None] = print
+    outcomes: list[Outcome] = field(default_factory=list)
+    unpushed: list[str] = field(default_factory=list)
+    told_local: bool = False
+
+    @property
+    def failed(self) -> list[Outcome]:
+        """The steps that failed."""
+        return [outcome for outcome in self.outcomes if outcome.reason]
+
+
+def run_campaign(campaign: Campaign, *, verify: bool = False) -> int:
+    """Do the whole experiment and return its exit code.
+
+    Args:
+        campaign: What to do.
+        verify: Whether the dataset is verified at the end.
+
+    Raises:
+        Interrupted: By Ctrl-C or SIGTERM; every finished run is kept.
+        UsageError: The dataset's folder cannot be made.
+    """
+    knobs = campaign.knobs
+    try:
+        knobs.result_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"{knobs.result_dir} cannot be made ({error.strerror})", "set RESULT_DIR"
+        ) from error
+    take_idle(campaign)
+    for position, network in enumerate(campaign.networks, 1):
+        campaign.say(f"[{position}/{len(campaign.networks)}] {printable(network.spec)}")
+        outcome = step(campaign, network.spec, measure_command(campaign, network))
+        if not outcome.reason and knobs.push == "each":
+            push(campaign, [network])
+    if knobs.push == "end":
+        push(campaign, campaign.networks)
+    if verify:
+        step(campaign, "verify", data_command(campaign, "verify"))
+    return conclude(campaign)
+
+
+def take_idle(campaign: Campaign) -> None:
+    """Measure the cold baseline, unless it is there already or there is no sensor."""
+    target = campaign.knobs.result_dir / "idling_power.json"
+    if campaign.sensor == "none":
+        campaign.say("No sensor: no idle baseline, no energy.")
+    elif target.exists():
+        campaign.say(f"{target} is there; remove it to measure the idle baseline again.")
+    else:
+        campaign.say(f"Idle baseline, {campaign.knobs.idle_duration_s:g} s")
+        step(campaign, "idle baseline", idle_command(campaign))
+
+
+def step(campaign: Campaign, what: str, command: Sequence[str]) -> Outcome:
+    """Run one command, note how it ended, and say so if it failed.
+
+    Raises:
+        Interrupted: The campaign or the command was interrupted.
+    """
+    result = _run(campaign, command, child_environment())
+    outcome = Outcome(what, result.reason, result.seconds)
+    campaign.outcomes.append(outcome)
+    if outcome.reason:
+        campaign.say(f"FAILED: {printable(what)}: {printable(outcome.reason)}")
+    return outcome
+
+
+def _run(campaign: Campaign, command: Sequence[str], environment: dict[str, str]) -> StepResult:
+    sys.stdout.flush()
+    result = run_step(command, environment, campaign.stop)
+    if campaign.stop.signum or result.code == EXIT_INTERRUPTED:
+        raise Interrupted(
+            "interrupted", "every finished run is kept; the same command continues with the rest"
+        )
+    return result
+
+
+def idle_command(campaign: Campaign) -> list[str]:
+    """Return the command of the cold baseline."""
+    knobs = campaign.knobs
+    return [
+        *(sys.executable, str(campaign.scripts.idle)),
+        *("--idle-duration", f"{knobs.idle_duration_s:g}"),
+        *("--sensor", knobs.sensor, "--result-dir", str(knobs.result_dir)),
+    ]
+
+
+def measure_command(campaign: Campaign, network: Network) -> list[str]:
+    """Return the command that measures one network."""
+    knobs = campaign.knobs
+    command = [
+        *(sys.executable, str(campaign.scripts.measure)),
+        *("--model", network.spec, "--backend", knobs.backend, "--dtype", knobs.dtype),
+        *("--weights", knobs.weights, "--warmup", str(knobs.warmup), "--runs", str(knobs.runs)),
+        *("--idle-duration", f"{knobs.run_idle_s:g}", "--sensor", knobs.sensor),
+        *("--result-dir", str(knobs.result_dir)),
+    ]
+    optional = {
+        "--clean-runs": knobs.clean_runs,
+        "--optimization-level": knobs.optimization_level,
+        "--min-block-size": knobs.min_block_size,
+        "--repeats": knobs.repeats if knobs.repeats > 1 else None,
+    }
+    for flag, value in optional.items():
+        if value is not None:
+            command += [flag, str(value)]
+    if network.input_shape is not None:
+        command += ["--input-shape", *map(str, network.input_shape)]
+    return command
+
+
+def data_command(campaign: Campaign, verb: str, *arguments: str) -> list[str]:
+    """Return a command of `data_version.py` for this dataset."""
+    dataset = ("--result-dir", str(campaign.knobs.result_dir))
+    return [sys.executable, str(campaign.scripts.data), verb, *dataset, *arguments]
+
+
+def runs_of(dataset: Path, networks: Sequence[Network]) -> tuple[list[str], list[str]]:
+    """Return the names of the networks' complete runs: those to share, those that stay here.
+
+    What is simulated or has random weights is refused by a shared server, and rightly so.
+    """
+    share: list[str] = []
+    keep: list[str] = []
+    wanted = {network.spec for network in networks}
+    for path in sorted(dataset.glob("[!.]*/run.json")):
+        try:
+            run: dict[str, Any] = json.loads(path.read_bytes())
+            if run["config"]["model"] not in wanted or run["status"] != "complete":
+                continue
+            local = run["simulated"] or run["weights"] == "random"
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+        (keep if local else share).append(path.parent.name)
+    return share, keep
+
+
+def push(campaign: Campaign, networks: Sequence[Network]) -> None:
+    """Push the networks' runs; a failure is told with the command that repeats it."""
+    share, keep = runs_of(campaign.knobs.result_dir, networks)
+    if keep and not campaign.told_local:
+        campaign.told_local = True
+        campaign.say("Runs with simulated power or random weights stay here: nothing is pushed.")
+    if not share:
+        return
+    command = push_command(campaign, share)
+    # The one command that may see the token; it runs no model.
+    secrets = {name: value for name, value in os.environ.items() if name.startswith("DAGSHUB_")}
+    result = _run(campaign, command, {**child_environment(), **secrets})
+    if result.code != EXIT_DONE:
+        again = shlex.join(["python", Path(command[1]).name, *command[2:]])
+        campaign.unpushed.append(again)
+        campaign.say(f"Not pushed: {printable(result.reason)}\n  later: {printable(again)}")
+
+
+def push_command(campaign: Campaign, runs: Sequence[str]) -> list[str]:
+    """Return the command that pushes these runs."""
+    knobs = campaign.knobs
+    arguments = []
+    for run in runs:
+        arguments += ["--run", run]
+    if knobs.owner:
+        arguments += ["--owner", knobs.owner]
+    arguments += ["--name", knobs.repository]
+    if knobs.message:
+        arguments += ["--message", knobs.message]
+    if knobs.create_repository:
+        arguments.append("--create")
+    return data_command(campaign, "push", *arguments)
+
+
+def conclude(campaign: Campaign) -> int:
+    """Write the report, print the totals and what to type next, and return the exit code."""
+    from edgejoule.report.terminal import totals_line
+    from edgejoule.report.write import gather, write_report
+
+    dataset = campaign.knobs.result_dir
+    names = {network.spec for network in campaign.networks}
+    campaign.say("")
+    report = None
+    if any(dataset.glob("[!.]*/run.json")):
+        found = gather(dataset)
+        report = write_report(dataset, found)
+        for run in found.runs:
+            if run.config.get("model") in names:
+                campaign.say(totals_line(run))
+    failed = campaign.failed
+    spent = sum(outcome.seconds for outcome in campaign.outcomes)
+    lost = {outcome.what for outcome in failed} & names
+    done = len(names) - len(lost)
+    campaign.say(f"{done} of {len(names)} networks done in {duration(spent)}.")
+    if failed:
+        rows = [[printable(item.what, 40), printable(item.reason)] for item in failed]
+        campaign.say(table(["failed", "why"], rows, set()))
+    for again in campaign.unpushed:
+        campaign.say(f"Not pushed; later: {printable(again)}")
+    if report is not None:
+        campaign.say(f"Report: {report}")
+    campaign.say(f"Next: {next_command(campaign, report)}")
+    return EXIT_WRONG if failed else EXIT_DONE
+
+
+def next_command(campaign: Campaign, report: Path | None) -> str:
+    """Return what to type next."""
+    if campaign.failed:
+        return "mend what failed and run the same command again; it continues with what is missing"
+    if campaign.unpushed:
+        return campaign.unpushed[-1]
+    return f"less {shlex.quote(str(report))}"
