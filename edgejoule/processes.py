@@ -228,15 +228,16 @@ class Parent:
 
 
 def child_main(
-    main: Callable[[dict[str, Any], Parent], None], death_signal: int = signal.SIGKILL
+    main: Callable[[dict[str, Any], Parent], None], death_signal: int | None = None
 ) -> None:
     """Entry of every child module: arm against orphanhood, read the config, run, report, exit.
 
     A project error becomes the message `error` with its exit code; anything else a message
     `crash` with its last line (the traceback goes to the log). `death_signal` is what the kernel
-    sends when the parent dies: SIGTERM for a child that has a file to close.
+    sends when the parent dies: SIGTERM for a child that has a file to close, SIGKILL otherwise
+    (no default argument: Windows, which reads datasets too, has no SIGKILL).
     """
-    die_with_parent(death_signal)
+    die_with_parent(signal.SIGKILL if death_signal is None else death_signal)
     first = _read_line(0)
     if not first:
         sys.exit(0)
