@@ -108,9 +108,9 @@ class Ina3221Sensor:
         if not chips:
             raise MeasurementError(
                 f"no INA3221 below {Path(sysfs_root, 'class', 'hwmon')}",
-                "see that the kernel has the ina3221 driver (`modprobe ina3221`)",
+                "on a Jetson see that the driver is there (`lsmod`, `dmesg | grep ina3221`)",
             )
-        self._configuration = {chip.address: _settings(chip) for chip in chips}
+        self._configuration = {chip.address: _settings(chip, sysfs_root) for chip in chips}
         for chip in chips:
             self._open_chip(chip)
         if not self._channels:
@@ -229,12 +229,14 @@ class Ina3221Sensor:
         return f"no rail of the INA3221 can be read ({', '.join(reasons)})", mend
 
 
-def _settings(chip: Chip) -> dict[str, Any]:
+def _settings(chip: Chip, sysfs_root: str) -> dict[str, Any]:
     """Read how a chip is set; only read, never written."""
     enabled = {f"ch{n}": _integer(chip.directory / f"in{n}_enable") for n in (1, 2, 3)}
     shunts = {f"ch{n}": _integer(chip.directory / f"shunt{n}_resistor") for n in (1, 2, 3)}
     return {
-        "directory": str(chip.directory),
+        "directory": os.path.relpath(
+            os.path.realpath(chip.directory), os.path.realpath(sysfs_root)
+        ),
         "update_interval_ms": _integer(chip.directory / "update_interval"),
         "samples": _integer(chip.directory / "samples"),
         "enabled": enabled,

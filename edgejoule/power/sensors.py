@@ -132,6 +132,7 @@ def _choose_real(sysfs_root: str) -> SensorChoice:
         tried.append((name, found))
         return SensorChoice(name, found, usable=True, mend="", tried=tuple(tried))
     why = "; ".join(f"{name}: {reason}" for name, reason in tried)
+    mends.append("`--sensor simulated` tries things out with made-up power")
     mend = "; ".join(filter(None, mends))
     return SensorChoice(NONE, why, usable=False, mend=mend, tried=tuple(tried))
 
