@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.support_dataset import Plan, build_run, reseal
 
 from edgejoule.config import RunConfig, identity_sha256
 from edgejoule.dataset.files import canonical_json, config_sha256
@@ -19,6 +18,7 @@ from edgejoule.dataset.run_directory import seal
 from edgejoule.dataset.schema import open_writer, read_metadata, table_schema
 from edgejoule.dataset.verify import verify, verify_dataset, verify_run
 from edgejoule.errors import UsageError
+from tests.support_dataset import Plan, build_run, reseal
 
 FILES = (
     "energy.parquet",
@@ -125,7 +125,8 @@ def test_any_changed_byte_is_found_and_its_file_named(sound, tmp_path_factory, d
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_any_deleted_file_is_named(run, name):
+def test_any_deleted_file_is_named(sound, run, name):
+    shutil.copy(sound.parent / "dataset.json", run.parent)
     (run / name).unlink()
     report = verify_dataset(run.parent)
     found = {f"{item.file}" for item in report.findings if item.severity == ERROR}
@@ -321,8 +322,16 @@ def test_a_folder_that_is_no_dataset_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match="is no folder"):
         verify(tmp_path / "nowhere")
     (tmp_path / "holiday").mkdir()
+    (tmp_path / "holiday" / "table.parquet").touch()
     with pytest.raises(UsageError, match="is no dataset"):
         verify(tmp_path)
+
+
+def test_a_run_without_its_run_json_is_still_looked_at(run):
+    (run / "run.json").unlink()
+    report = verify(run)
+    assert [(f.file, f.severity) for f in report.runs[0].findings] == [("run.json", "error")]
+    assert not report.ok(allow_incomplete=True)
 
 
 def test_other_folders_of_a_dataset_are_only_noted(run):

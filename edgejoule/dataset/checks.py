@@ -106,7 +106,7 @@ def _check_power(path: Path, run: dict[str, Any]) -> list[Finding]:
     table = metadata.get("channels")
     if not isinstance(table, list) or not table:
         return [Finding(name, "has no channel table in its metadata")]
-    if any(not isinstance(channel, dict) or not _CHANNEL <= set(channel) for channel in table):
+    if any(not isinstance(channel, dict) or not set(channel) >= _CHANNEL for channel in table):
         return [Finding(name, "its channel table lacks a field")]
     if [channel.get("index") for channel in table] != list(range(len(table))):
         return [Finding(name, "the indices of its channel table are not 0, 1, 2, ...")]

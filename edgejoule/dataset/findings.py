@@ -10,6 +10,8 @@ ERROR = "error"  # the data is wrong
 INCOMPLETE = "incomplete"  # the run was cut short and says so
 NOTE = "note"  # worth knowing, nothing wrong
 
+FAILED = "the measurement failed"  # how the finding about a failed run begins
+
 
 @dataclass(frozen=True)
 class Finding:

@@ -12,7 +12,7 @@ from typing import Any
 
 from edgejoule.dataset.checks import check_tables
 from edgejoule.dataset.files import canonical_json, config_sha256, files_below, read_json, sha256_of
-from edgejoule.dataset.findings import INCOMPLETE, NOTE, DatasetReport, Finding, RunReport
+from edgejoule.dataset.findings import FAILED, INCOMPLETE, NOTE, DatasetReport, Finding, RunReport
 from edgejoule.dataset.run_directory import (
     DATASET_JSON,
     RUN_JSON,
@@ -33,7 +33,7 @@ def verify(path: Path) -> DatasetReport:
     Raises:
         UsageError: The folder is neither.
     """
-    if (path / RUN_JSON).exists():
+    if (path / RUN_JSON).exists() or (not is_dataset(path) and _looks_like_run(path)):
         return DatasetReport(path, (), (verify_run(path),))
     return verify_dataset(path)
 
@@ -50,7 +50,7 @@ def verify_dataset(path: Path) -> DatasetReport:
     orphans = [
         folder for folder in folders if not (folder / RUN_JSON).exists() and _looks_like_run(folder)
     ]
-    if not is_dataset(path) and not orphans:
+    if not is_dataset(path):
         raise UsageError(f"{path} is no dataset", "give a folder of runs, or one run directory")
     findings = []
     if (path / DATASET_JSON).exists():
@@ -122,7 +122,7 @@ def _check_run_json(path: Path, run: dict[str, Any]) -> list[Finding]:
     if run["status"] == "incomplete":
         findings.append(Finding(RUN_JSON, f"incomplete: {missing or 'cut short'}", INCOMPLETE))
     elif run["status"] == "failed":
-        findings.append(Finding(RUN_JSON, f"the measurement failed: {missing or 'no reason kept'}"))
+        findings.append(Finding(RUN_JSON, f"{FAILED}: {missing or 'no reason kept'}"))
     else:
         needed = _ALWAYS + (() if run["sensor"]["name"] == "none" else _WITH_SENSOR)
         findings += [

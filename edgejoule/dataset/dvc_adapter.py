@@ -1,0 +1,209 @@
+"""All that this project asks of DVC, in one place.
+
+`dvc.repo.Repo` is not DVC's documented interface, but the only one that takes the token in memory
+and raises real exceptions; its command line needs the token in a file and reports success in cases
+where nothing was sent. Hence the bound on the version, and the checks after each transfer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgejoule.dataset.dagshub import Remote, redact
+from edgejoule.errors import EdgejouleError, MeasurementError, ServerError, UsageError
+
+REMOTE_NAME = "origin"
+_JOBS = 8
+# YAML writers put a long value on the next line.
+_META = re.compile(r"^\s+run_json_sha256:\s+['\"]?([0-9a-f]{64})['\"]?\s*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """An object that a run's version consists of: its hash, the local copy and its size."""
+
+    oid: str
+    local: Path
+    size: int
+
+
+def init_dvc(dataset: Path) -> None:
+    """Make the folder a DVC repository of its own; its git repository is there already.
+
+    Raises:
+        UsageError: DVC is not installed.
+        MeasurementError: DVC refuses.
+    """
+    repo_class = _repo_class()
+    with _quiet(), _translated(None, None):
+        repo_class.init(str(dataset)).close()
+
+
+def pointer_of(dataset: Path, run: str) -> Path:
+    """Return the path of a run's pointer file."""
+    return dataset / f"{run}.dvc"
+
+
+def pointers(dataset: Path) -> list[str]:
+    """Return the names of the runs that have a pointer here, in order."""
+    return sorted(path.name[: -len(".dvc")] for path in dataset.glob("*.dvc") if path.is_file())
+
+
+def pointer_sha256(text: str) -> str | None:
+    """Return the SHA-256 of `run.json` that a pointer file's text names, None if it names none."""
+    found = _META.search(text)
+    return found[1] if found else None
+
+
+@contextlib.contextmanager
+def opened(dataset: Path, remote: Remote | None = None, token: str | None = None) -> Iterator[Any]:
+    """Open the dataset's DVC repository; address and token of the remote are given in memory.
+
+    What a pulled `.dvc/config` says of the remote's address is thereby overridden, so that a
+    foreign dataset cannot send the token elsewhere.
+
+    Raises:
+        UsageError: DVC is not installed.
+        ServerError, MeasurementError: What DVC raised within the block, without the token.
+    """
+    repo_class = _repo_class()
+    config: dict[str, Any] = {
+        # Its own place for DVC's index: a shared one needs rights to a system folder.
+        "core": {"analytics": False, "site_cache_dir": str(dataset / ".dvc" / "tmp" / "site")},
+    }
+    if remote is not None:
+        own: dict[str, Any] = {"url": remote.dvc_url, "verify": True}
+        if remote.shared and token:
+            own.update(auth="basic", user=token, password=token)
+        config["remote"] = {REMOTE_NAME: own}
+    with _quiet(), _translated(remote, token):
+        repo = repo_class(str(dataset), config=config)
+        try:
+            yield repo
+        finally:
+            repo.close()
+
+
+def add_run(repo: Any, run: str, meta: Mapping[str, Any]) -> None:
+    """Take a run into DVC's cache and write its pointer, with `meta` in it."""
+    for stage in repo.add([str(Path(repo.root_dir) / run)]):
+        stage.meta = {"edgejoule": dict(meta)}
+        stage.dump()
+
+
+def push_runs(repo: Any, runs: Sequence[str]) -> int:
+    """Send what the remote lacks of these runs; return how many objects DVC says it sent."""
+    targets = [str(pointer_of(Path(repo.root_dir), run)) for run in runs]
+    return int(repo.push(targets=targets, remote=REMOTE_NAME, jobs=_JOBS))
+
+
+def pull_runs(repo: Any, runs: Sequence[str]) -> None:
+    """Fetch these runs and put them into the folder; a changed file in the way is an error."""
+    targets = [str(pointer_of(Path(repo.root_dir), run)) for run in runs]
+    repo.pull(targets=targets, remote=REMOTE_NAME, jobs=_JOBS)
+
+
+def objects_of(repo: Any, run: str) -> list[StoredObject]:
+    """Return the objects of a run's version, the list of its files last.
+
+    Raises:
+        MeasurementError: The local cache lacks one; `push` needs it.
+    """
+    cache = repo.cache.local
+    found = []
+    for out in repo.stage.load_file(str(pointer_of(Path(repo.root_dir), run)))[0].outs:
+        oids = [hash_info.value for _, _, hash_info in out.get_obj() or ()]
+        for oid in dict.fromkeys([*oids, out.hash_info.value]):
+            local = Path(cache.oid_to_path(oid))
+            if not local.is_file():
+                raise MeasurementError(
+                    f"the cache lacks object {oid} of {run}", f"pull --run {run} fetches it again"
+                )
+            found.append(StoredObject(oid, local, local.stat().st_size))
+    return found
+
+
+def missing_on_remote(repo: Any, objects: Sequence[StoredObject]) -> list[StoredObject]:
+    """Return the objects that the remote lacks or has in another size.
+
+    DVC takes "the list of files is there" for "all files are there", and so reports success for a
+    version that nobody can pull; here every object is asked for.
+    """
+    odb = repo.cloud.get_remote_odb(REMOTE_NAME)
+
+    def wrong(item: StoredObject) -> bool:
+        try:
+            size = odb.fs.info(odb.oid_to_path(item.oid)).get("size")
+        except FileNotFoundError:
+            return True
+        return size is not None and size != item.size
+
+    with ThreadPoolExecutor(_JOBS) as pool:
+        answers = list(pool.map(wrong, objects))
+    return [item for item, bad in zip(objects, answers, strict=True) if bad]
+
+
+def send_again(repo: Any, objects: Sequence[StoredObject]) -> None:
+    """Send objects to the remote one by one, over whatever it has of them."""
+    odb = repo.cloud.get_remote_odb(REMOTE_NAME)
+    for item in objects:
+        path = odb.oid_to_path(item.oid)
+        if odb.fs.protocol == "local" and Path(path).exists():
+            Path(path).chmod(0o644)  # DVC keeps objects read-only
+        odb.fs.makedirs(odb.fs.parent(path), exist_ok=True)
+        odb.fs.put_file(str(item.local), path)
+
+
+def _repo_class() -> Any:
+    try:
+        from dvc.repo import Repo
+    except ImportError as error:
+        raise UsageError(
+            f"DVC is not installed ({error})", "install it: pip install 'dvc>=3.60,<4' dvc-http"
+        ) from error
+    return Repo
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep DVC's warnings off the terminal: what they warn of is checked here and said once."""
+    logger = logging.getLogger("dvc")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+@contextlib.contextmanager
+def _translated(remote: Remote | None, token: str | None) -> Iterator[None]:
+    """Turn DVC's exceptions into the project's, with the token taken out."""
+    try:
+        yield
+    except (EdgejouleError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        from dvc.exceptions import DvcException
+        from dvc.lock import LockError
+
+        where = remote.label if remote else "the dataset"
+        line = redact(" ".join(str(error).split()), token)[:300] or type(error).__name__
+        if isinstance(error, LockError):
+            raise MeasurementError(
+                "another DVC command holds the dataset", "wait for it, then run this again"
+            ) from None
+        if isinstance(error, DvcException):
+            raise MeasurementError(f"DVC failed on {where}: {line}") from None
+        if isinstance(error, OSError) or type(error).__module__.startswith(("aiohttp", "fsspec")):
+            if remote is not None and remote.shared:
+                raise ServerError(f"{where} cannot be reached ({line})", "try again") from None
+            raise MeasurementError(f"{where}: {line}") from None
+        raise
