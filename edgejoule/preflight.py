@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from edgejoule.errors import EXIT_USAGE
@@ -48,9 +48,9 @@ class Preflight:
     """All checks, and what they found out for the plan."""
 
     checks: tuple[Check, ...]
-    backend: Backend = Backend()
-    sensor: str = "auto"
-    machine: Mapping[str, Any] = field(default_factory=dict)
+    backend: Backend
+    sensor: str
+    machine: Mapping[str, Any]
 
     @property
     def gpu(self) -> bool:

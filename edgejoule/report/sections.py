@@ -162,7 +162,8 @@ def _layers(run: RunTables) -> str:
 def _phases(run: RunTables) -> str:
     phases = part(run.summary, "energy", "phases") or part(run.summary, "phase_energies")
     rows = []
-    for phase, rails in phases.items():
+    for phase in phases:
+        rails = part(phases, phase)
         shown = [TOTAL] if TOTAL in rails else list(rails)
         for rail in shown:
             figures = part(rails, rail)
