@@ -111,7 +111,7 @@ def base(engine: Engine) -> str:
             str(archive),
         ],
         check=True,
-        timeout=280,
+        timeout=600,
     )
     engine("podman", "import", str(archive), "localhost/base:latest")
     archive.unlink()
@@ -128,7 +128,7 @@ def build_log(engine: Engine, base: str) -> str:
         *own_certificates(engine.storage),
         *("--build-arg", f"BASE_IMAGE={base}", "-f", "Dockerfile.jetson"),
         *("-t", "localhost/edgejoule", "."),
-        timeout=280,
+        timeout=600,
     )
     return done.stdout + done.stderr
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.container.conftest import OWNER, TOKEN, Engine, Run, give
 
-pytestmark = pytest.mark.container
+pytestmark = [pytest.mark.container, pytest.mark.timeout(900)]  # the first one builds
 
 GROUP = 4242
 
