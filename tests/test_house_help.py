@@ -30,10 +30,12 @@ def test_a_page_is_filled_and_completed() -> None:
     assert write_help.filled(written, {"a.py": "new\n", "b.py": "other\n"}) == written
 
 
-def test_the_verbs_of_a_usage_are_found() -> None:
-    usage = "usage: a.py [-h] [--push {each,end}]\n            {init,verify} ...\n\nthat {no,verbs}"
-    assert write_help.verbs_of("a.py", usage) == ["a.py init", "a.py verify"]
-    assert write_help.verbs_of("b.py", "usage: b.py [--x {a,b}]\n\nhelp") == []
+def test_the_verbs_of_a_script_are_found() -> None:
+    text = (
+        "positional arguments:\n  VERB\n    init      make\n              it\n    verify    look\n"
+    )
+    assert write_help.verbs_of("a.py", text + "\noptions:\n") == ["a.py init", "a.py verify"]
+    assert write_help.verbs_of("b.py", "usage: b.py\n\noptions:\n    -h\n") == []
 
 
 def test_pythons_write_short_options_differently() -> None:

@@ -32,7 +32,7 @@ SCRIPTS = {
     "report.py": "report.py",
 }
 BLOCK = re.compile(r"<!-- help: (?P<name>[^>]+?) -->\n```text\n(?P<text>.*?)```\n", re.DOTALL)
-VERBS = re.compile(r"\{([a-z][a-z,_-]*)\}")
+VERBS = re.compile(r"^  VERB\n((?:    .*\n)+)", re.MULTILINE)
 
 
 def help_of(name: str) -> str:
@@ -59,11 +59,10 @@ def help_of(name: str) -> str:
 
 
 def verbs_of(script: str, text: str) -> list[str]:
-    """Return `script verb` for each verb that the usage of a script names."""
-    usage = text.split("\n\n", 1)[0]
-    positional = re.sub(r"\[[^]]*\]", "", usage)  # choices of options are no verbs
-    found = VERBS.search(positional)
-    return [f"{script} {verb}" for verb in found.group(1).split(",")] if found else []
+    """Return `script verb` for each verb that the help of a script lists."""
+    found = VERBS.search(text)
+    lines = found[1].splitlines() if found else []
+    return [f"{script} {line.split()[0]}" for line in lines if not line.startswith(" " * 5)]
 
 
 def all_help() -> dict[str, str]:
