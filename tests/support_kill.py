@@ -63,7 +63,7 @@ def command(dataset: Path) -> list[str]:
     return [
         sys.executable, str(ROOT / "measure_inference_power.py"), "--model", "lenet",
         "--weights", "random", "--backend", "onnxruntime", "--sensor", "simulated",
-        "--runs", "4000", "--clean-runs", "4000", "--warmup", "2000", "--idle-duration", "0.4",
+        "--runs", "10000", "--clean-runs", "20000", "--warmup", "5000", "--idle-duration", "0.4",
         "--result-dir", str(dataset), "--quiet",
     ]  # fmt: skip
 
