@@ -143,6 +143,16 @@ def name_nodes(model: Any) -> bool:
     return changed
 
 
+def external_files(model: Any) -> set[str]:
+    """Return the files in which a graph's weights lie, relative to its own folder."""
+    return {
+        entry.value
+        for tensor in model.graph.initializer
+        for entry in tensor.external_data
+        if entry.key == "location"
+    }
+
+
 def subgraph_nodes(model: Any) -> set[str]:
     """Names of the nodes inside control flow: their time is part of the node around them."""
     own = {node.name for node in model.graph.node}

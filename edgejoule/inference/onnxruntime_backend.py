@@ -30,6 +30,7 @@ from edgejoule.inference.common import write_json
 from edgejoule.inference.onnx_graph import (
     OriginalGraph,
     describe_layers,
+    external_files,
     fix_shapes,
     load_graph,
     name_nodes,
@@ -108,15 +109,16 @@ class OnnxRuntimeBackend:
             raise UsageError(f"model {model.name} came without an ONNX graph")
         source = load_graph(model.onnx_path)
         changed = fix_shapes(source, model.inputs, model.onnx_path)
-        changed = name_nodes(source) or changed
+        # The runtime's copy would go on referring to weights beside the original.
+        changed = name_nodes(source) or changed or bool(external_files(source))
         graph_path = model.onnx_path
         if changed:
             graph_path = save_changed(source, model.onnx_path, artefacts / "fixed.onnx")
         optimise(graph_path, model, options, artefacts / MODEL_FILE)
-        if changed:
-            for path in artefacts.glob("fixed.onnx*"):
-                path.unlink()
         optimised = load_graph(artefacts / MODEL_FILE)
+        for path in artefacts.glob("fixed.onnx*"):
+            if path.name not in external_files(optimised):
+                path.unlink()
         if name_nodes(optimised):
             (artefacts / MODEL_FILE).write_bytes(optimised.SerializeToString())
         executed, events = execute_once(artefacts, model, options, subgraph_nodes(optimised))
