@@ -105,7 +105,7 @@ def run_campaign(campaign: Campaign, *, verify: bool = False) -> int:
     if knobs.push == "end":
         push(campaign, campaign.networks)
     if verify:
-        step(campaign, "verify", data_command(campaign, "verify"))
+        step(campaign, "verify", verify_command(campaign))
     return conclude(campaign)
 
 
@@ -179,10 +179,9 @@ def measure_command(campaign: Campaign, network: Network) -> list[str]:
     return command
 
 
-def data_command(campaign: Campaign, verb: str, *arguments: str) -> list[str]:
-    """Return a command of `data_version.py` for this dataset."""
-    dataset = ("--result-dir", str(campaign.knobs.result_dir))
-    return [sys.executable, str(campaign.scripts.data), verb, *dataset, *arguments]
+def verify_command(campaign: Campaign) -> list[str]:
+    """Return the command that verifies the dataset."""
+    return [sys.executable, str(campaign.scripts.data), "verify", str(campaign.knobs.result_dir)]
 
 
 def runs_of(dataset: Path, networks: Sequence[Network]) -> tuple[list[str], list[str]]:
@@ -218,25 +217,30 @@ def push(campaign: Campaign, networks: Sequence[Network]) -> None:
     secrets = {name: value for name, value in os.environ.items() if name.startswith("DAGSHUB_")}
     result = _run(campaign, command, {**child_environment(), **secrets})
     if result.code != EXIT_DONE:
-        again = shlex.join(["python", Path(command[1]).name, *command[2:]])
+        again = as_typed(command)
         campaign.unpushed.append(again)
         campaign.say(f"Not pushed: {printable(result.reason)}\n  later: {printable(again)}")
+
+
+def as_typed(command: Sequence[str]) -> str:
+    """Return a command as one types it in the project's folder."""
+    return shlex.join(["python", Path(command[1]).name, *command[2:]])
 
 
 def push_command(campaign: Campaign, runs: Sequence[str]) -> list[str]:
     """Return the command that pushes these runs."""
     knobs = campaign.knobs
-    arguments = []
-    for run in runs:
-        arguments += ["--run", run]
+    command = [sys.executable, str(campaign.scripts.data), "push"]
+    command += ["--dataset", str(knobs.result_dir), "--name", knobs.repository]
     if knobs.owner:
-        arguments += ["--owner", knobs.owner]
-    arguments += ["--name", knobs.repository]
+        command += ["--owner", knobs.owner]
+    for run in runs:
+        command += ["--run", run]
     if knobs.message:
-        arguments += ["--message", knobs.message]
+        command += ["--commit", knobs.message]
     if knobs.create_repository:
-        arguments.append("--create")
-    return data_command(campaign, "push", *arguments)
+        command.append("--create")
+    return command
 
 
 def conclude(campaign: Campaign) -> int:
@@ -262,6 +266,9 @@ def conclude(campaign: Campaign) -> int:
     if failed:
         rows = [[printable(item.what, 40), printable(item.reason)] for item in failed]
         campaign.say(table(["failed", "why"], rows, set()))
+    share, _ = runs_of(dataset, campaign.networks)
+    if campaign.knobs.push == "later" and share:
+        campaign.unpushed.append(as_typed(push_command(campaign, share)))
     for again in campaign.unpushed:
         campaign.say(f"Not pushed; later: {printable(again)}")
     if report is not None:
