@@ -134,7 +134,7 @@ def _recover_one(partial: Path) -> Recovered:
         run["missing"] += damaged
     if reason:
         run = {**run, "missing": [*run.get("missing", []), reason]}
-    if run["name"] != final_name or run["status"] != "incomplete" or reason:
+    if run.get("name") != final_name or run["status"] != "incomplete" or reason:
         write_run_json(partial, {**run, "status": "incomplete"}, final_name)
     remove_working_files(partial)
     move_into_place(partial, dataset / final_name, overwrite=False)
