@@ -93,7 +93,7 @@ def find(name: str) -> Network:
             broken.append(f"model/{module}.py cannot be imported ({error})")
     if name in known:
         return known[name]
-    close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
+    close = difflib.get_close_matches(name.lower(), known, n=5, cutoff=0.6)
     mend = f"close: {', '.join(close)}" if close else f"there are: {', '.join(known)}"
     raise UsageError(
         ", and ".join([f"no network is called {name!r}", *broken]),

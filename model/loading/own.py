@@ -42,7 +42,8 @@ def load_function(spec: Spec, request: ModelRequest) -> LoadedModel:
     if example is None:
         import torch
 
-        example = torch.zeros(request.input_shape or DEFAULT_SHAPE)
+        asked = request.input_shape
+        example = torch.zeros(DEFAULT_SHAPE if asked is None else asked)
     else:
         mend = "see that the example inputs fit the module"
     args, kwargs = as_arguments(example)

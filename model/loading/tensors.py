@@ -52,6 +52,9 @@ def flatten(
             super().__init__()
             self.model = module
 
+        def train(self, mode: bool = True) -> Flat:
+            return self  # it only ever infers; a saved program inside refuses to be asked
+
         def forward(self, *tensors: torch.Tensor) -> Any:
             values = list(leaves)
             for place, tensor in zip(places, tensors, strict=True):
@@ -60,7 +63,9 @@ def flatten(
             return self.model(*own_args, **own_kwargs)
 
     tensors = [leaves[place] for place in places]
-    return Flat().eval(), tensors, [f"input_{index}" for index in range(len(tensors))]
+    flat = Flat()
+    flat.training = False
+    return flat, tensors, [f"input_{index}" for index in range(len(tensors))]
 
 
 def _argument_names(module: Any, count: int) -> list[str]:

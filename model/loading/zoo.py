@@ -20,7 +20,7 @@ def load_network(network: Network, request: ModelRequest) -> LoadedModel:
     With random weights and its default shape a network whose graph is kept comes from there, with
     torch or without, so that installing torch does not change what is measured.
     """
-    shape = request.input_shape or network.input_shape
+    shape = network.input_shape if request.input_shape is None else request.input_shape
     _check_shape(network, shape)
     kind = _weights_kind(network, request)
     default = shape == network.input_shape
