@@ -43,7 +43,7 @@ def init_dvc(dataset: Path) -> None:
     """
     repo_class = _repo_class()
     with _quiet(), _translated(None, None):
-        repo_class.init(str(dataset)).close()
+        repo_class.init(str(dataset.resolve())).close()
 
 
 def pointer_of(dataset: Path, run: str) -> Path:
@@ -74,6 +74,7 @@ def opened(dataset: Path, remote: Remote | None = None, token: str | None = None
         ServerError, MeasurementError: What DVC raised within the block, without the token.
     """
     repo_class = _repo_class()
+    dataset = dataset.resolve()
     config: dict[str, Any] = {
         # Its own place for DVC's index: a shared one needs rights to a system folder.
         "core": {"analytics": False, "site_cache_dir": str(dataset / ".dvc" / "tmp" / "site")},

@@ -95,6 +95,7 @@ def _run(command: list[str], environment: dict[str, str]) -> subprocess.Complete
 
 
 def _command(dataset: Path) -> list[str]:
+    dataset = dataset.resolve()
     own = ["--git-dir", str(dataset / ".git"), "--work-tree", str(dataset)]
     return ["git", "-C", str(dataset), *_settings(dataset), *own]
 
@@ -123,7 +124,9 @@ def _environment(dataset: Path, remote: Remote | None, token: str | None) -> dic
         if not name.startswith("GIT_") or name.startswith(_KEPT)
     }
     kept.update(
-        GIT_CEILING_DIRECTORIES=str(dataset.parent), GIT_TERMINAL_PROMPT="0", LC_ALL="C.UTF-8"
+        GIT_CEILING_DIRECTORIES=str(dataset.resolve().parent),
+        GIT_TERMINAL_PROMPT="0",
+        LC_ALL="C.UTF-8",
     )
     if remote is not None and remote.shared and token:
         kept.update(

@@ -207,7 +207,9 @@ def _drop_leftovers(dataset: Path) -> None:
         if git_succeeds(dataset, "cat-file", "-e", f"HEAD:{pointer}"):
             run_git(dataset, "checkout", "--quiet", "HEAD", "--", pointer)
         else:
-            run_git(dataset, "rm", "--cached", "--quiet", "--ignore-unmatch", "--", pointer)
+            run_git(
+                dataset, "rm", "--cached", "--force", "--quiet", "--ignore-unmatch", "--", pointer
+            )
             (dataset / pointer).unlink()
 
 
