@@ -71,7 +71,9 @@ def baseline(series: RailPower, start_ns: int, end_ns: int) -> Baseline:
     interval = None
     if half_width is not None:
         interval = (whole.mean_mw - half_width, whole.mean_mw + half_width)
-    first_half, second_half = _means_mw(series, first_ns, last_ns, 2)
+    drift = None
+    if last_ns - first_ns >= 2:
+        drift = float(np.diff(_means_mw(series, first_ns, last_ns, 2))[0])
     return Baseline(
         mean_mw=whole.mean_mw,
         sd_mw=float(np.std(inside, ddof=1)) if len(inside) > 1 else None,
@@ -80,7 +82,7 @@ def baseline(series: RailPower, start_ns: int, end_ns: int) -> Baseline:
         n=whole.n,
         blocks=blocks,
         duration_s=seconds,
-        drift_mw=float(second_half - first_half) if last_ns - first_ns > 1 else None,
+        drift_mw=drift,
         coverage=whole.coverage,
     )
 

@@ -33,7 +33,7 @@ RAIL_FDS_VARIABLE = "EDGEJOULE_RAIL_FDS"
 BUS_LSB_MV = 8.0
 SHUNT_LSB_UV = 40.0
 _ADDRESS = re.compile(r"^\d+-[0-9a-fA-F]{4}$")
-# A channel that is switched off (inN_enable 0) has its files, but no value.
+# Drivers without inN_enable: a channel that is switched off has its files, but no value.
 _SWITCHED_OFF = errno.ENODATA if hasattr(errno, "ENODATA") else -1
 
 
@@ -156,6 +156,9 @@ class Ina3221Sensor:
             rail = label or f"{chip.address}_ch{number}"
             if label is not None and re.search(r"\bNC\b", label):
                 self._leave_out(chip, rail, f"in{number}", "not connected")
+                continue
+            if _integer(chip.directory / f"in{number}_enable") == 0:
+                self._leave_out(chip, rail, f"in{number}", "switched off (enable is 0)")
                 continue
             if any(channel.rail == rail for channel in self._channels):
                 rail = f"{rail}@{chip.address}"  # two chips with the same label

@@ -1,0 +1,248 @@
+"""`measure_power.py` and `measure_idling_power.py` as a user calls them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from edgejoule.cli import measure_idling_power, measure_power
+from edgejoule.dataset.schema import schema_problems
+from edgejoule.energy.trace import rail_powers
+from edgejoule.processes import PROJECT_ROOT
+from tests.support_power import gone_within, make_chip, orin_nx
+
+PYTHON = sys.executable
+
+
+@pytest.fixture
+def sysfs(tmp_path: Path) -> Path:
+    root = tmp_path / "sys"
+    orin_nx(root)
+    return root
+
+
+def test_rails_shows_what_is_here(sysfs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert measure_power.main(["rails", "--sysfs-root", str(sysfs)]) == 0
+    out = capsys.readouterr().out
+    assert "VDD_CPU_GPU_CV       1-0040   current        200 mA" in out
+    assert "total = VDD_IN (module)" in out
+    assert "refresh: 7 ms" in out
+    assert "SIMULATED" not in out
+
+
+def test_rails_of_an_unknown_board(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "sys"
+    directory = make_chip(root, "1-0040", ("A", "NC", "C"), shunt_uohm=None, update_interval=None)
+    (directory / "in3_input").write_text("?\n")
+    assert measure_power.main(["rails", "--sysfs-root", str(root)]) == 0
+    out = capsys.readouterr().out
+    assert "there is no total" in out
+    assert "left out: NC in2 on 1-0040: not connected" in out
+    assert "no number" in out
+    assert "refresh: not known" in out
+
+
+def test_rails_without_and_with_the_simulated_board(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert measure_power.main(["rails", "--sysfs-root", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "looked for ina3221: no INA3221 below" in out
+    assert measure_power.main(["rails", "--sensor", "none"]) == 0
+    assert measure_power.main(["rails", "--sensor", "simulated"]) == 0
+    assert "SIMULATED" in capsys.readouterr().out
+    assert measure_power.main(["rails", "--sensor", "ina3221", "--sysfs-root", str(tmp_path)]) == 2
+
+
+def test_record_a_while_as_a_table(
+    sysfs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "trace.parquet"
+    words = ["record", "--duration", "0.5", "--sysfs-root", str(sysfs), "--output", str(output)]
+    assert measure_power.main(words) == 0
+    out = capsys.readouterr().out
+    assert "total" in out
+    assert "SIMULATED" not in out
+    rails = rail_powers(output)
+    assert set(rails["VDD_IN"].power_mw.tolist()) == {5001 * 100 / 1000}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["sys", "trace.parquet"]
+    assert measure_power.main(words) == 2  # it is there already
+
+
+def test_record_a_command_as_text(
+    sysfs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, seen = tmp_path / "trace.csv", tmp_path / "seen"
+    (sysfs / "class/hwmon/hwmon0/in1_label").write_text("UNKNOWN\n")
+    broken = sysfs / "class/hwmon/hwmon0/curr3_input"
+    broken.unlink()
+    broken.symlink_to("/proc/self/mem")
+    script = f"import os,time; open({str(seen)!r},'w').write(str(dict(os.environ))); time.sleep(.3)"
+    words = ["record", "--sysfs-root", str(sysfs), "--output", str(output)]
+    environment = {**os.environ, "MY_TOKEN": "secret", "MINE": "kept"}
+    done = subprocess.run(
+        [PYTHON, str(PROJECT_ROOT / "measure_power.py"), *words, "--", PYTHON, "-c", script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "unknown board: no total" in done.stdout
+    assert "EIO" in done.stdout
+    assert "secret" not in seen.read_text()
+    assert "MINE" in seen.read_text()
+    with output.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]["rail"] == "UNKNOWN"
+    failed = [row for row in rows if row["errno"]]
+    assert {(row["rail"], row["raw"], row["errno"]) for row in failed} == {("VDD_SOC", "", "5")}
+    assert {row["simulated"] for row in rows} == {"0"}
+
+
+def test_record_a_command_that_fails_or_takes_too_long(
+    sysfs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = ["record", "--sysfs-root", str(sysfs), "--output"]
+    fails = [PYTHON, "-c", "raise SystemExit(3)"]
+    assert measure_power.main([*base, str(tmp_path / "a.csv"), "--", *fails]) == 1
+    assert "ended with status 3" in capsys.readouterr().err
+    assert (tmp_path / "a.csv").is_file()
+    sleeps = [PYTHON, "-c", "import time; time.sleep(60)"]
+    words = [*base, str(tmp_path / "b.csv"), "--duration", "0.3", "--", *sleeps]
+    assert measure_power.main(words) == 0
+    assert "was ended after 0.3 s" in capsys.readouterr().out
+    words = [*base, str(tmp_path / "c.csv"), "--", "/no/such/program"]
+    assert measure_power.main(words) == 2
+    assert "cannot run /no/such/program" in capsys.readouterr().err
+    assert not (tmp_path / "c.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--duration", "1", "--output", "trace.json"], "no such format"),
+        (["--duration", "1", "--output", "no/folder/x.csv"], "there is no folder"),
+        (["--duration", "0", "--output", "x.csv"], "give seconds above 0"),
+        (["--duration", "inf", "--output", "x.csv"], "give seconds above 0"),
+        (["--output", "x.csv"], "nothing says how long"),
+    ],
+)
+def test_wrong_words_are_refused_at_once(
+    words: list[str],
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert measure_power.main(["record", "--sensor", "simulated", *words]) == 2
+    assert says in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_record_without_a_sensor(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["record", "--duration", "1", "--output", str(tmp_path / "x.csv")]
+    assert measure_power.main([*words, "--sysfs-root", str(tmp_path)]) == 1
+    assert "no power sensor can be read here" in capsys.readouterr().err
+
+
+def idle(*words: str) -> int:
+    return measure_idling_power.main(["--idle-duration", "1", *words])
+
+
+def test_the_idle_baseline_of_the_simulated_board(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "raw_data"
+    assert idle("--sensor", "simulated", "--result-dir", str(folder)) == 0
+    shown = capsys.readouterr()
+    assert "SIMULATED" in shown.out
+    assert "measuring idle power for 1 s" in shown.err
+    result = json.loads((folder / "idling_power.json").read_text())
+    assert [path.name for path in folder.iterdir()] == ["idling_power.json"]
+    assert (result["kind"], result["sensor"], result["simulated"]) == ("cold", "simulated", True)
+    total = result["rails"]["total"]
+    assert result["avg_idle_power"] == pytest.approx(1000 * total["mean_mw"])
+    assert total["mean_mw"] == pytest.approx(5000, rel=0.03)  # the model's idle, drift included
+    assert time.strptime(result["timestamp"], "%Y%m%d-%H%M%S")
+    assert schema_problems("idle", [result]) == []
+    assert idle("--sensor", "simulated", "--result-dir", str(folder), "--quiet") == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_the_idle_baseline_of_an_unknown_board(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = tmp_path / "sys"
+    make_chip(root, "1-0040", ("A", "B", "C"))
+    folder = tmp_path / "raw_data"
+    assert idle("--sysfs-root", str(root), "--result-dir", str(folder)) == 0
+    result = json.loads((folder / "idling_power.json").read_text())
+    assert (result["avg_idle_power"], result["total_of"]) == (None, None)
+    assert result["rails"]["B"]["mean_mw"] == pytest.approx(5002 * 200 / 1000)
+    assert "unknown board" in capsys.readouterr().out
+
+
+def test_idle_without_a_sensor_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "raw_data"
+    where = ("--sysfs-root", str(tmp_path), "--result-dir", str(folder))
+    assert idle(*where) == 0
+    assert "nothing measured and nothing written" in capsys.readouterr().out
+    assert idle("--sensor", "none", *where) == 0
+    assert idle("--sensor", "ina3221", *where) == 2
+    assert idle("--sensor", "nvml", *where) == 2
+    assert not folder.exists()
+    assert measure_idling_power.main(["--idle-duration", "0", *where]) == 2
+
+
+def test_idle_refuses_a_folder_it_cannot_use(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "thesis.tex").write_text("")
+    for name in ("file", "file/below", "foreign"):
+        folder = tmp_path / name
+        assert idle("--sensor", "simulated", "--result-dir", str(folder)) in {1, 2}
+        assert str(tmp_path) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_baseline_leaves_no_half_and_no_child(
+    tmp_path: Path, signum: signal.Signals
+) -> None:
+    folder = tmp_path / "raw_data"
+    words = ["--idle-duration", "60", "--sensor", "simulated", "--result-dir", str(folder)]
+    process = subprocess.Popen(
+        [PYTHON, str(PROJECT_ROOT / "measure_idling_power.py"), *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+    )
+    assert process.stderr is not None
+    children: list[int] = []
+    deadline = time.monotonic() + 20
+    while len(children) < 2 and time.monotonic() < deadline:
+        task = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+        children = [int(word) for word in task.read_text().split()]
+        time.sleep(0.05)
+    assert len(children) == 2
+    time.sleep(0.3)
+    process.send_signal(signum)
+    assert process.wait(20) == 130
+    assert "interrupted" in process.stderr.read()
+    process.stderr.close()
+    assert gone_within(children, 5)
+    assert list(folder.iterdir()) == []
+    assert not list(tmp_path.glob("edgejoule-*"))
