@@ -22,6 +22,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from edgejoule.power.ina3221 import inherited_descriptors
 from edgejoule.processes import die_with_parent
 from edgejoule.supervision import StopFlag
 
@@ -134,6 +135,8 @@ def _start(
         env=dict(environment),
         stdin=subprocess.DEVNULL,
         stderr=stderr,
+        # Rail files that the container's entrypoint opened as root: on to the command's sampler.
+        pass_fds=tuple(inherited_descriptors().values()),
         preexec_fn=prepare,  # noqa: PLW1509 (this process has no thread)
     )
 
