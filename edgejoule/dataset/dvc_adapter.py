@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edgejoule.dataset.dagshub import Remote, redact
+from edgejoule.dataset.dagshub import Remote, redact, user_of
 from edgejoule.errors import EdgejouleError, MeasurementError, ServerError, UsageError
 
 REMOTE_NAME = "origin"
@@ -175,13 +175,15 @@ def _repo_class() -> Any:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep DVC's warnings off the terminal: what they warn of is checked here and said once."""
-    logger = logging.getLogger("dvc")
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
+    loggers = [logging.getLogger(name) for name in ("dvc", "dvc_data", "dvc_objects")]
+    before = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        logger.setLevel(before)
+        for logger, level in zip(loggers, before, strict=True):
+            logger.setLevel(level)
 
 
 @contextlib.contextmanager
@@ -201,6 +203,8 @@ def _translated(remote: Remote | None, token: str | None) -> Iterator[None]:
             raise MeasurementError(
                 "another DVC command holds the dataset", "wait for it, then run this again"
             ) from None
+        if remote is not None and remote.shared and token:
+            user_of(token)  # if the host or the token is the reason, this says so
         if isinstance(error, DvcException):
             raise MeasurementError(f"DVC failed on {where}: {line}") from None
         if isinstance(error, OSError) or type(error).__module__.startswith(("aiohttp", "fsspec")):

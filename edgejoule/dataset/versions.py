@@ -162,7 +162,7 @@ def push(
             dvc.add_run(repo, run, _meta(dataset, run))
         if chosen:
             say(f"sending {_count(chosen)} to {remote.label}")
-            _send(repo, chosen, remote, token)
+            _send(repo, chosen, remote)
     commit_files(dataset, message or _message(new), [f"{run}.dvc" for run in new])
     _move_branch(dataset, remote, token, branch, allow_change=allow_change)
     return Pushed(remote, tuple(new), tuple(known), refused, head(dataset))
@@ -307,14 +307,9 @@ def _meta(dataset: Path, run: str) -> dict[str, Any]:
     }
 
 
-def _send(repo: Any, runs: Sequence[str], remote: Remote, token: str | None) -> None:
+def _send(repo: Any, runs: Sequence[str], remote: Remote) -> None:
     """Push, then ask the remote for every object; send what it lacks once more."""
-    try:
-        dvc.push_runs(repo, runs)
-    except MeasurementError:
-        if token:
-            user_of(token)  # says so if the host or the token is the reason
-        raise
+    dvc.push_runs(repo, runs)
     objects = [item for run in runs for item in dvc.objects_of(repo, run)]
     if lacking := dvc.missing_on_remote(repo, objects):
         dvc.send_again(repo, lacking)
