@@ -6,6 +6,7 @@ import gc
 import hashlib
 import http.server
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -44,7 +45,7 @@ def state_digest(module: Any) -> str:
     return digest.hexdigest()
 
 
-@pytest.mark.parametrize("network", built_in(), ids=lambda network: network.name)
+@pytest.mark.parametrize("network", list(built_in()), ids=lambda network: network.name)
 def test_the_table_agrees_with_torchvision(network: Network) -> None:
     with torch.device("meta"):
         own = callable(network.builder)
@@ -164,6 +165,15 @@ def test_the_older_exporter_is_refused_with_the_other_backend(
     monkeypatch.setattr(torch.onnx, "export", lambda model, args, f: None)
     with pytest.raises(UsageError, match=r"cannot export vgg11.*--backend torch"):
         load("vgg11", tmp_path, form="onnx", input_shape=(1, 3, 64, 64))
+
+
+def test_an_export_without_onnxscript_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    assert model.describe("mobilenet_v3_small").forms == ("torch",)
+    with pytest.raises(UsageError, match="needs onnxscript .*pip install onnx onnxscript, or use"):
+        load("mobilenet_v3_small", tmp_path, form="onnx")
 
 
 def test_a_network_that_this_torchvision_lacks() -> None:
