@@ -172,7 +172,7 @@ def test_an_export_without_onnxscript_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     assert model.describe("mobilenet_v3_small").forms == ("torch",)
-    with pytest.raises(UsageError, match="needs onnxscript .*pip install onnx onnxscript, or use"):
+    with pytest.raises(UsageError, match=r"needs onnxscript .*pip install onnx onnxscript, or use"):
         load("mobilenet_v3_small", tmp_path, form="onnx")
 
 
