@@ -26,12 +26,12 @@ print("made")'
 
 
 def on_fresh_machine(
-    engine: Engine, base: str, project: Path, script: str, *options: str
+    engine: Engine, base: str, project: Path, script: str, *options: str, network: str = "host"
 ) -> subprocess.CompletedProcess[str]:
     return engine(
         "podman",
         "run",
-        *("--rm", "--network", "host", "-v", f"{project}:/home/my clone", "-w", "/home/my clone"),
+        *("--rm", "--network", network, "-v", f"{project}:/home/my clone", "-w", "/home/my clone"),
         *(*own_certificates(engine.storage), "-e", "SSL_CERT_DIR=/etc/ssl/certs", "-e", "HOME=/no"),
         *(*options, base, "bash", "-c", script),
         check=False,
@@ -54,7 +54,7 @@ def test_pip_without_venv_in_a_python_that_refuses_installs(
     seen = subprocess.run(status, check=True, capture_output=True, text=True).stdout
     assert "run_experiment.sh" in seen
     assert not [line for line in seen.splitlines() if ".venv" in line or ".uv" in line]
-    again = on_fresh_machine(engine, base, project, MAKE, *user, "--network", "none")
+    again = on_fresh_machine(engine, base, project, MAKE, *user, network="none")
     assert (again.returncode, again.stdout, again.stderr) == (0, "made\n", "")
 
 
