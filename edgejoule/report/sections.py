@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from edgejoule.phases import PHASES
 from edgejoule.report.tables import TOTAL, RunTables, number, part, texts
 from edgejoule.report.terminal import energy_header, layer_energy
 from edgejoule.report.text import (
@@ -104,8 +105,7 @@ def _energy_row(name: str, rail: str, figures: Mapping[str, Any]) -> list[str]:
     row = [name, markdown(rail)]
     for kind in ("gross", "dynamic"):
         half = number(figures, f"{kind}_statistical_mj")
-        value = energy(number(figures, f"{kind}_mj"))
-        row.append(value if half is None else f"{value} ± {energy(half)}")
+        row.append(energy(number(figures, f"{kind}_mj"), half))
     return [*row, power(number(figures, "mean_mw"))]
 
 
@@ -162,7 +162,8 @@ def _layers(run: RunTables) -> str:
 def _phases(run: RunTables) -> str:
     phases = part(run.summary, "energy", "phases") or part(run.summary, "phase_energies")
     rows = []
-    for phase in phases:
+    # JSON keeps no order: as they come in a run, then whatever this version does not know.
+    for phase in [*filter(phases.__contains__, PHASES), *sorted(set(phases) - set(PHASES))]:
         rails = part(phases, phase)
         shown = [TOTAL] if TOTAL in rails else list(rails)
         for rail in shown:
@@ -199,7 +200,7 @@ def _baselines(run: RunTables) -> str:
                 [
                     markdown(f"{item.get('kind', ABSENT)}, {item.get('when', ABSENT)}"),
                     markdown(rail),
-                    power(mean) if half is None else f"{power(mean)} ± {power(half)}",
+                    power(mean, half),
                     ABSENT if count is None else f"{count:.0f}",
                 ]
             )
@@ -218,7 +219,8 @@ def _conduct(run: RunTables) -> str:
         text = f"Warm-up: {steady}"
         for key, unit in (("inferences", "inferences"), ("seconds", "s")):
             value = number(warmup, key)
-            text += "" if value is None else f", {value:.4g} {unit}"
+            shown = "" if value is None else f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
+            text += f", {shown} {unit}" if shown else ""
         reason = warmup.get("reason")
         lines.append(markdown(f"{text} ({reason})" if reason else text))
     for name, title in (("sampler", "Sampler"), ("memory", "Memory")):

@@ -68,19 +68,15 @@ def energy_text(tables: RunTables) -> str:
     if gross is None:
         return f"no energy: {printable(figures.get('why') or 'not recorded')}"
     word = "SIMULATED " if tables.simulated else ""
-    parts = [f"{word}{_with_half(gross, number(clean, 'gross_statistical_mj'))} gross"]
+    half = number(clean, "gross_statistical_mj")
+    parts = [f"{word}{energy(gross, half, '+-')} gross"]
     dynamic = number(clean, "dynamic_mj")
     if dynamic is not None:
-        parts.append(
-            f"{word}{_with_half(dynamic, number(clean, 'dynamic_statistical_mj'))} dynamic"
-        )
+        half = number(clean, "dynamic_statistical_mj")
+        parts.append(f"{word}{energy(dynamic, half, '+-')} dynamic")
     text = ", ".join(parts) + " per inference"
     mean = number(clean, "mean_mw")
     return text if mean is None else f"{text}, {word}{power(mean)} mean"
-
-
-def _with_half(value_mj: float, half_mj: float | None) -> str:
-    return energy(value_mj) if half_mj is None else f"{energy(value_mj)} +-{energy(half_mj)}"
 
 
 def latency_text(tables: RunTables) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 
 ABSENT = "-"
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()<>#+!|~&$])")
+_MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~&$])")
 
 
 def printable(text: object, width: int | None = None) -> str:
@@ -34,18 +34,14 @@ def ms(value: float | None) -> str:
     return ABSENT if value is None else f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
 
 
-def energy(value_mj: float | None) -> str:
-    """Return an energy with its unit: `812 mJ`, `1.84 J`."""
-    if value_mj is None:
-        return ABSENT
-    return _scaled(value_mj, "mJ", "J")
+def energy(value_mj: float | None, half_mj: float | None = None, sign: str = "±") -> str:
+    """Return an energy with its unit and half-width: `812 mJ`, `1.84 ± 0.02 J`."""
+    return ABSENT if value_mj is None else _scaled(value_mj, half_mj, sign, "mJ", "J")
 
 
-def power(value_mw: float | None) -> str:
-    """Return a power with its unit: `812 mW`, `5.31 W`."""
-    if value_mw is None:
-        return ABSENT
-    return _scaled(value_mw, "mW", "W")
+def power(value_mw: float | None, half_mw: float | None = None, sign: str = "±") -> str:
+    """Return a power with its unit and half-width: `812 mW`, `5.31 ± 0.04 W`."""
+    return ABSENT if value_mw is None else _scaled(value_mw, half_mw, sign, "mW", "W")
 
 
 def percent(share: float | None) -> str:
@@ -77,7 +73,9 @@ def markdown_table(header: list[str], rows: list[list[str]], right: set[int]) ->
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, rule, *rows])
 
 
-def _scaled(value: float, small: str, large: str) -> str:
+def _scaled(value: float, half: float | None, sign: str, small: str, large: str) -> str:
+    unit = small
     if abs(value) >= 1000:
-        return f"{value / 1000:.4g} {large}"
-    return f"{value:.4g} {small}"
+        value, unit = value / 1000, large
+        half = None if half is None else half / 1000
+    return f"{value:.4g} {unit}" if half is None else f"{value:.4g} {sign} {half:.2g} {unit}"
