@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,10 @@ def load(request: ModelRequest) -> LoadedModel:
         raise ZeroDivisionError("the loader divides by zero")
     if request.spec == "loader_exits":
         raise SystemExit("this model ends the program")
+    if request.spec == "loader_fills_the_disk":
+        raise OSError(errno.ENOSPC, "No space left on device")
+    if request.spec == "loader_opens_nothing":
+        raise FileNotFoundError(errno.ENOENT, "No such file", "weights.bin")
     if request.spec == "loader_refuses":
         raise UsageError("no model 'loader_refuses'", "did you mean conv?")
     if request.spec == "loader_nonsense":

@@ -228,6 +228,8 @@ def test_a_truncated_profile_is_exit_1_with_all_written(directory: Path) -> None
     [
         ({"model": "loader_raises"}, 2, "loader_raises cannot be loaded .*divides by zero"),
         ({"model": "loader_exits"}, 2, "loader_exits cannot be loaded .*ends the program"),
+        ({"model": "loader_fills_the_disk"}, 1, "no room left to write below"),
+        ({"model": "loader_opens_nothing"}, 2, "cannot be loaded .*No such file"),
         ({"model": "loader_refuses"}, 2, "no model 'loader_refuses'"),
         ({"model": "loader_nonsense"}, 2, "its loader returned NoneType"),
         ({"model": "foreign"}, 2, "cannot load .*Frobnicate"),
@@ -294,9 +296,13 @@ def test_a_parent_that_hangs_up_ends_it_in_any_phase(directory: Path, phase: str
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="limits a file's size through prlimit")
-def test_a_full_disk_is_one_line_and_keeps_what_was_written(directory: Path) -> None:
+def test_a_full_disk_is_one_line_and_keeps_what_was_written(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import resource
 
+    for name in [name for name in os.environ if name.startswith("COVERAGE")]:
+        monkeypatch.delenv(name)  # its own data file would be cut short as well
     config = measure_config(directory, clean_runs=10**9)
     child = start(MEASURE, config)
     resource.prlimit(child.process.pid, resource.RLIMIT_FSIZE, (50_000, 50_000))

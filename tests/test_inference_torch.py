@@ -13,7 +13,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from edgejoule.errors import MeasurementError, UsageError  # noqa: E402
-from edgejoule.inference import torch_graph  # noqa: E402
+from edgejoule.inference import torch_graph, torch_profiler  # noqa: E402
 from edgejoule.inference.backend import BuildOptions, EngineDescription  # noqa: E402
 from edgejoule.inference.inputs import make_inputs  # noqa: E402
 from edgejoule.inference.torch_backend import TorchBackend  # noqa: E402
@@ -298,6 +298,61 @@ def test_transposed_convolutions_attention_and_nested_arguments(tmp_path: Path) 
     (output,) = session.outputs(0)
     assert output.dtype == np.float64
     assert profile(session, sets)[0].inferences == 12
+
+
+class HostEvent:
+    """An event that a GPU as fast as the host would have stamped; `skew` is its clock's rate."""
+
+    def __init__(self, skew: float) -> None:
+        self.skew, self.ns = skew, 0
+
+    def elapsed_time(self, other: HostEvent) -> float:
+        return (other.ns - self.ns) * self.skew / 1e6
+
+
+class HostEvents:
+    def __init__(self, skew: float) -> None:
+        self.skew, self.waits, self.made = skew, 0, 0
+
+    def new(self) -> HostEvent:
+        self.made += 1
+        return HostEvent(self.skew)
+
+    def record(self, event: HostEvent) -> None:
+        event.ns = time.monotonic_ns()
+
+    def synchronise(self) -> None:
+        self.waits += 1
+
+
+@pytest.mark.parametrize("skew", [1.0, 1.001])
+def test_pairs_of_events_become_layer_times(
+    conv: tuple[Any, EngineDescription, Path], skew: float
+) -> None:
+    """The arithmetic of the GPU's profiler, on events of the host's clock."""
+    _, engine, folder = conv
+    module = torch.export.load(str(folder / "program.pt2")).module()
+    sets = [(torch.randn(1, 3, 16, 16),) for _ in range(3)]
+    events = HostEvents(skew)
+    profiler = torch_profiler.GpuProfiler(torch_graph.flatten_program(module), sets, events)
+    for runs in (3, 5, 2):
+        profiler.start(runs)
+        waits = events.waits
+        spans = []
+        for index in range(runs):
+            start = time.monotonic_ns()
+            profiler.infer(index % 3)
+            spans.append((start, time.monotonic_ns()))
+        assert events.waits == waits + runs  # one wait per inference
+        times = profiler.harvest(spans)
+        offsets = times.start_offset_ns.reshape(runs, len(engine.layers))
+        ends = offsets + times.duration_ns.reshape(offsets.shape)
+        assert times.inferences == runs
+        assert (offsets >= 0).all()
+        assert (np.diff(offsets, axis=1) > 0).all()
+        assert (ends <= np.array([end - start for start, end in spans])[:, None]).all()
+    assert events.made == 5 * (1 + 2 * len(engine.layers))  # made once, used again
+    profiler.close()
 
 
 @pytest.mark.gpu

@@ -24,6 +24,7 @@ from edgejoule.inference.torch_graph import Program, describe_layers, flatten_pr
 from edgejoule.inference.torch_profiler import (
     WARM_INFERENCES,
     CpuProfiler,
+    CudaEvents,
     GpuProfiler,
     synchronise,
 )
@@ -155,7 +156,7 @@ class TorchSession:
     def profiler(self) -> Profiler:
         """Return the profiler of this session's device."""
         if self._gpu:
-            return GpuProfiler(self._program, self._sets)
+            return GpuProfiler(self._program, self._sets, CudaEvents())
         return CpuProfiler(self._program, self._sets)
 
     def settings(self) -> dict[str, Any]:

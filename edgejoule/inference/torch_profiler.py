@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edgejoule.inference.backend import LayerTimes
 from edgejoule.inference.torch_graph import Program
@@ -76,12 +76,50 @@ class CpuProfiler:
         self._stamps = []
 
 
+class GpuEvents(Protocol):
+    """Where a `GpuProfiler` gets its events from."""
+
+    def new(self) -> Any:
+        """Return an event with `elapsed_time(other) -> ms`."""
+
+    def record(self, event: Any) -> None:
+        """Have the GPU stamp the event when it gets there."""
+
+    def synchronise(self) -> None:
+        """Wait until the GPU has done everything it was given."""
+
+
+class CudaEvents:
+    """Events of the current CUDA stream."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self._stream = torch.cuda.current_stream()
+        self._event: Any = torch.cuda.Event  # without types
+
+    def new(self) -> Any:
+        """Return an event that keeps its time."""
+        return self._event(enable_timing=True)
+
+    def record(self, event: Any) -> None:
+        """Record it on the stream."""
+        event.record(self._stream)
+
+    def synchronise(self) -> None:
+        """Wait for the device."""
+        synchronise()
+
+
 class GpuProfiler:
     """Node by node, a pair of CUDA events around each, one wait at the end."""
 
-    def __init__(self, program: Program, sets: Sequence[tuple[Any, ...]]) -> None:
+    def __init__(
+        self, program: Program, sets: Sequence[tuple[Any, ...]], events: GpuEvents
+    ) -> None:
         self._program = program
         self._sets = sets
+        self._gpu = events
         self._per_inference = 1 + 2 * len(program.steps)
         self.chunk_inferences = max(1, _STAMPS_PER_CHUNK // self._per_inference)
         self._events: list[Any] = []
@@ -89,14 +127,10 @@ class GpuProfiler:
 
     def start(self, inferences: int) -> None:
         """Make enough events, each recorded once (they come to life then), and warm up."""
-        import torch
-
         wanted = min(inferences, self.chunk_inferences) * self._per_inference
-        stream = torch.cuda.current_stream()
-        new_event: Any = torch.cuda.Event  # without types
         while len(self._events) < max(wanted, self._per_inference):
-            event = new_event(enable_timing=True)
-            event.record(stream)
+            event = self._gpu.new()
+            self._gpu.record(event)
             self._events.append(event)
         for _ in range(WARM_INFERENCES):
             self._host_ns = []
@@ -105,28 +139,26 @@ class GpuProfiler:
 
     def infer(self, which: int) -> None:
         """Run one inference node by node and wait for its end."""
-        import torch
-
         program = self._program
-        stream = torch.cuda.current_stream()
+        record = self._gpu.record
         first = len(self._host_ns) * self._per_inference
         events = iter(self._events[first : first + self._per_inference])
         environment = program.start(self._sets[which])
         self._host_ns.append(time.monotonic_ns())
-        next(events).record(stream)
+        record(next(events))
         for step in program.steps:
             args, kwargs = program.arguments(step, environment)
             function = step.function
-            next(events).record(stream)
+            record(next(events))
             value = function(*args, **kwargs)
-            next(events).record(stream)
+            record(next(events))
             for path, slot in step.items:
                 environment[slot] = _item(value, path)
             environment[step.out] = value
             del args, value
             for slot in step.free:
                 environment[slot] = None
-        synchronise()
+        self._gpu.synchronise()
 
     def harvest(self, spans: Sequence[tuple[int, int]]) -> LayerTimes:
         """Read the events of the chunk.
