@@ -25,7 +25,7 @@ SCRIPT = Path(__file__).resolve().parent.parent / "data_version.py"
 pytestmark = [
     pytest.mark.real_servers,
     pytest.mark.skipif(standin.lacking() is not None, reason=str(standin.lacking())),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:(dvc|aiohttp_retry)"),
 ]
 
 

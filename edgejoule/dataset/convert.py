@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from edgejoule.dataset.files import disk_errors, sha256_of
 from edgejoule.dataset.schema import open_writer, row_count, table_schema
 from edgejoule.errors import MeasurementError
-from edgejoule.records import NULL_NS, PASSES, read_header
+from edgejoule.records import MAGIC, NULL_NS, PASSES, read_header
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,6 +106,8 @@ def _has_header(path: Path) -> bool:
         with path.open("rb") as file:
             head = file.read(1 << 20)
         # Cut within its header: no record can follow. A whole but damaged header is an error.
+        if head[: len(MAGIC)] != MAGIC[: len(head)]:
+            raise
         if len(head) < 12 or len(head) < 12 + int.from_bytes(head[8:12], "little"):
             return False
         raise

@@ -34,6 +34,15 @@ class StoredObject:
     size: int
 
 
+def need_dvc() -> None:
+    """Check that DVC is there, before anything is begun that needs it.
+
+    Raises:
+        UsageError: It is not installed.
+    """
+    _repo_class()
+
+
 def init_dvc(dataset: Path) -> None:
     """Make the folder a DVC repository of its own; its git repository is there already.
 

@@ -164,12 +164,14 @@ def _convert_what_can_be(partial: Path) -> list[str]:
     """Convert the record files; one whose header is damaged is kept as `<name>.damaged`."""
     damaged = []
     for name in RECORD_FILES:
+        source = partial / f"{name}.bin"
         try:
-            convert_one(partial, name)
+            readable = convert_one(partial, name) is not None
         except MeasurementError as error:
             if isinstance(error.__cause__, OSError):
                 raise  # the disk, not the file
-            source = partial / f"{name}.bin"
+            readable = False
+        if not readable and source.is_file() and source.stat().st_size:
             source.rename(source.with_name(f"{source.name}.damaged"))
             damaged.append(f"{source.name} is damaged")
     return damaged

@@ -54,6 +54,7 @@ def init(dataset: Path, *, commit: bool = True) -> bool:
     check_result_folder(dataset)
     if (dataset / ".git").exists() and has_commits(dataset):
         raise UsageError(f"{dataset} is a git repository of something else", "give another folder")
+    dvc.need_dvc()
     with disk_errors(dataset):
         dataset.mkdir(parents=True, exist_ok=True)
         if not (dataset / ".git").exists():

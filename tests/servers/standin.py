@@ -222,10 +222,15 @@ class StandIn:
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         self._nginx = self._cgi = None
+        # A worker may outlive its master by a moment and still take connections.
+        _wait_for(lambda: not self._listens())
 
     def _answers(self) -> bool:
         if self._nginx is not None and self._nginx.poll() is not None:
             raise RuntimeError((self.home / "programs.log").read_text(encoding="utf-8"))
+        return self._listens()
+
+    def _listens(self) -> bool:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
