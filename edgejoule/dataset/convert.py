@@ -148,7 +148,7 @@ def _inferences(records: np.ndarray) -> list[pa.Array]:
     import pyarrow as pa
 
     passes = pa.DictionaryArray.from_arrays(
-        pa.array(records["pass"].astype(np.int8)), pa.array(list(PASSES))
+        pa.array(records["pass"].astype(np.int32)), pa.array(list(PASSES))
     )
     return [
         passes,

@@ -65,7 +65,7 @@ def inferences_schema() -> pa.Schema:
 
     return pa.schema(
         [
-            pa.field("pass", pa.dictionary(pa.int8(), pa.string()), nullable=False),
+            pa.field("pass", _text(), nullable=False),
             pa.field("index", pa.int32(), nullable=False),
             pa.field("start_ns", pa.int64(), nullable=False),
             pa.field("end_ns", pa.int64(), nullable=False),
@@ -92,7 +92,7 @@ def energy_schema() -> pa.Schema:
     """Return the columns of `energy.parquet`."""
     import pyarrow as pa
 
-    text = pa.dictionary(pa.int8(), pa.string())
+    text = _text()
     return pa.schema(
         [
             pa.field("method", text, nullable=False),
@@ -108,6 +108,13 @@ def energy_schema() -> pa.Schema:
             pa.field("resolved", pa.bool_()),
         ]
     )
+
+
+def _text() -> pa.DataType:
+    """Return the type of repeated text; older readers know no narrower index than int32."""
+    import pyarrow as pa
+
+    return pa.dictionary(pa.int32(), pa.string())
 
 
 def resources_schema(columns: tuple[str, ...]) -> pa.Schema:
