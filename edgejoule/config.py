@@ -36,7 +36,9 @@ class RunConfig:
         seed: Seeds weights, inputs and orders.
         warmup: Least number of warm-up inferences.
         runs: Profiled inferences.
-        clean_runs: Clean inferences; None is automatic (at most 2000, at least 30 s).
+        clean_runs: Clean inferences; None is automatic: `clean_seconds` at least, and on, up to
+            2000 inferences, until the asked precision is reached.
+        clean_seconds: Least length of an automatic clean pass.
         precision_percent: Wanted half-width of the clean latency's 95 % interval, or None.
         rate_hz: Rate of the rate pass, or None for no such pass.
         idle_duration_s: Length of each baseline of this run.
@@ -62,6 +64,7 @@ class RunConfig:
     warmup: int = 50
     runs: int = 1000
     clean_runs: int | None = None
+    clean_seconds: float = 30.0
     precision_percent: float | None = None
     rate_hz: float | None = None
     idle_duration_s: float = 5.0

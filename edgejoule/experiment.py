@@ -242,7 +242,7 @@ def _measure_config(config: RunConfig, directory: Path) -> dict[str, Any]:
         "warmup": config.warmup,
         "runs": config.runs,
         "clean_runs": config.clean_runs,
-        "clean_min_s": 30.0,
+        "clean_min_s": config.clean_seconds,
         "clean_max_runs": 2000,
         "precision_percent": config.precision_percent,
         "rate_hz": config.rate_hz,

@@ -95,6 +95,7 @@ def resolve(args: argparse.Namespace) -> tuple[RunConfig, str, dict[str, Any], d
         warmup=args.warmup,
         runs=args.runs,
         clean_runs=args.clean_runs,
+        clean_seconds=args.clean_seconds,
         precision_percent=args.precision,
         rate_hz=args.rate_hz,
         idle_duration_s=args.idle_duration,

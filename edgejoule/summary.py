@@ -52,18 +52,22 @@ class Inferences:
     @property
     def duration_ns(self) -> np.ndarray:
         """End minus start."""
-        return self.end_ns - self.start_ns
+        spans: np.ndarray = self.end_ns - self.start_ns
+        return spans
 
 
 def read_inferences(path: Path) -> dict[str, Inferences]:
     """Return the inferences of `inferences.parquet` by pass."""
     import pyarrow.parquet as pq
 
-    table = pq.read_table(path)
-    passes = np.array(table["pass"].cast("string").to_pylist(), dtype=object)
+    table = pq.read_table(path).combine_chunks()
+    column = table["pass"].chunk(0) if table.num_rows else None
+    if column is None:
+        return {}
+    codes = column.indices.to_numpy()
     found = {}
-    for name in dict.fromkeys(passes.tolist()):
-        chosen = passes == name
+    for code in dict.fromkeys(codes.tolist()):
+        name, chosen = column.dictionary[code].as_py(), codes == code
         columns = {key: table[key].to_numpy()[chosen] for key in ("index", "start_ns", "end_ns")}
         due = table["due_ns"].drop_null().to_numpy() if name == "rate" else np.empty(0, np.int64)
         found[str(name)] = Inferences(columns["index"], columns["start_ns"], columns["end_ns"], due)

@@ -141,8 +141,15 @@ def build_parser() -> argparse.ArgumentParser:
         "--clean-runs",
         type=_count,
         metavar="M",
-        help="inferences without a profiler (default: at least 30 s, and up to 2000 inferences "
-        "until the asked precision is reached)",
+        help="inferences without a profiler (default: those of --clean-seconds, and on, up to "
+        "2000, until the asked precision is reached)",
+    )
+    how.add_argument(
+        "--clean-seconds",
+        type=_positive,
+        default=30.0,
+        metavar="S",
+        help="least length of the clean pass where --clean-runs is not given (default: %(default)s)",
     )
     how.add_argument(
         "--precision",

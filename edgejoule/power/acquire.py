@@ -28,8 +28,8 @@ _READY_S = 30.0
 
 
 def wall_anchor() -> dict[str, int]:
-    """Return the same moment on both clocks: `monotonic_ns` and `unix_ns`."""
-    return {"monotonic_ns": time.monotonic_ns(), "unix_ns": time.time_ns()}
+    """Return the same moment on both clocks: `monotonic_ns` and `wall_ns`."""
+    return {"monotonic_ns": time.monotonic_ns(), "wall_ns": time.time_ns()}
 
 
 def start_simulator(directory: Path, seed: int = 0, timeout_s: float = _READY_S) -> Child:
