@@ -7,23 +7,17 @@ a plain assumption.
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from edgejoule.describing import described, listed
 from edgejoule.errors import UsageError
 from edgejoule.knobs import Knobs
-from edgejoule.processes import PROJECT_ROOT
 from edgejoule.report.progress import duration
 from edgejoule.report.text import printable
-
-if TYPE_CHECKING:
-    from edgejoule.inference.workload import ModelFacts
 
 # What is assumed where nothing is known; round numbers, said to the user as assumptions.
 ASSUMED_MS = {"cpu": 50.0, "gpu": 5.0}
@@ -88,32 +82,19 @@ def experiment_networks(reference: str) -> tuple[str, ...]:
         UsageError: No such package or list.
     """
     package, _, attribute = reference.partition(":")
-    try:
-        return tuple(getattr(_import(package), attribute or "EXPERIMENT"))
-    except (ImportError, AttributeError, TypeError) as error:
-        raise UsageError(
-            f"no list of networks {reference!r} ({error})", "run from the project's folder"
-        ) from error
+    return listed(f"{package}:{attribute or 'EXPERIMENT'}")
 
 
 def choose_networks(
     knobs: Knobs, networks: Sequence[str], describe: str = "model:describe"
 ) -> list[Network]:
-    """Describe each network of the experiment, without importing a framework.
+    """Describe each network of the experiment, without importing a framework or any of its code.
 
     Raises:
         UsageError: An unknown network, or BATCH with one whose shape is not known.
     """
-    package, _, attribute = describe.partition(":")
-    try:
-        function = getattr(_import(package), attribute or "describe")
-    except (ImportError, AttributeError) as error:
-        raise UsageError(
-            f"no description of networks {describe!r} ({error})", "run from the project's folder"
-        ) from error
     found = []
-    for spec in networks:
-        facts: ModelFacts = function(spec)
+    for spec, facts in zip(networks, described(describe, networks), strict=True):
         shape = None
         if knobs.batch > 1:
             if facts.input_shape is None:
@@ -134,13 +115,6 @@ def choose_networks(
             )
         )
     return found
-
-
-def _import(package: str) -> object:
-    # `python -m` with a safe path leaves the project's folder out, where the networks lie.
-    if str(PROJECT_ROOT) not in sys.path:
-        sys.path.append(str(PROJECT_ROOT))
-    return importlib.import_module(package)
 
 
 def history(dataset: Path, backend: str | None) -> dict[str, History]:
