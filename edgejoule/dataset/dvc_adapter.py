@@ -184,6 +184,8 @@ def _repo_class() -> Any:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep DVC's warnings off the terminal: what they warn of is checked here and said once."""
+    # Its HTTP client complains whenever the interpreter happens to collect it, after we are done.
+    logging.getLogger("aiohttp_retry").setLevel(logging.CRITICAL)
     loggers = [logging.getLogger(name) for name in ("dvc", "dvc_data", "dvc_objects")]
     before = [logger.level for logger in loggers]
     for logger in loggers:
