@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgejoule.errors import MeasurementError, UsageError
-from edgejoule.inference import onnx_graph, onnx_session, onnxruntime_backend
+from edgejoule.inference import onnx_graph, onnx_origin, onnx_session, onnxruntime_backend
 from edgejoule.inference.backend import BuildOptions, EngineDescription
 from edgejoule.inference.inputs import make_inputs
 from edgejoule.inference.onnx_profile import NodeTime, ProfiledRun, place_runs, read_runs
@@ -203,6 +203,31 @@ def test_a_bad_file_is_named_with_its_reason(
     assert not list(tmp_path.glob("profile-*"))
 
 
+def test_nodes_the_optimiser_puts_in_belong_to_what_they_lead_to(tmp_path: Path) -> None:
+    """A matrix product of three dimensions becomes Reshape, Gemm, Reshape."""
+    make, value = onnx.helper.make_node, onnx.helper.make_tensor_value_info
+    array = onnx.numpy_helper.from_array
+    weights = [array(np.ones((4, 5), np.float32), "w"), array(np.ones(5, np.float32), "b")]
+    nodes = [
+        make("Relu", ["x"], ["r"], name="act"),
+        make("MatMul", ["r", "w"], ["m"], name="product"),
+        make("Add", ["m", "b"], ["y"], name="bias"),
+    ]
+    graph = onnx.helper.make_graph(
+        nodes, "g", [value("x", 1, [2, 3, 4])], [value("y", 1, [2, 3, 5])], weights
+    )
+    made = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    made.ir_version = 8
+    onnx.save(made, str(tmp_path / "m.onnx"))
+    paths = {"act": "act", "product": "fc", "bias": "fc"}
+    spec = (InputSpec("x", (2, 3, 4)),)
+    model = LoadedModel("m", "onnx", None, tmp_path / "m.onnx", spec, "user", {}, None, paths)
+    layers = BACKEND.build(model, BuildOptions("float32"), tmp_path).layers
+    assert [layer.module_path for layer in layers] == ["act", *["fc"] * (len(layers) - 1)]
+    (product,) = [layer for layer in layers if layer.type in ("Gemm", "MatMul")]
+    assert product.flops == 2 * 6 * 5 * 4
+
+
 def test_a_shape_that_does_not_fit_names_both(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\[1, 3, 16, 16\], asked is \[1, 3, 20, 20\]"):
         build(tmp_path, "conv", (1, 3, 20, 20))
@@ -286,14 +311,14 @@ def test_outputs_of_any_structure_are_flattened() -> None:
     ],
 )
 def test_older_exporters_put_the_module_into_the_name(name: str, path: str | None) -> None:
-    assert onnx_graph.exported_path(onnx.helper.make_node("Relu", ["a"], ["b"], name=name)) == path
+    assert onnx_origin.exported_path(onnx.helper.make_node("Relu", ["a"], ["b"], name=name)) == path
 
 
 def test_the_newer_exporter_keeps_it_in_the_metadata() -> None:
     node = onnx.helper.make_node("Relu", ["a"], ["b"], name="node_relu")
     prop = node.metadata_props.add()
     prop.key, prop.value = "pkg.torch.onnx.name_scopes", "['', 'layer1', 'layer1.0.relu', 'relu_3']"
-    assert onnx_graph.exported_path(node) == "layer1.0.relu"
+    assert onnx_origin.exported_path(node) == "layer1.0.relu"
 
 
 # -- the profile, on events made up ---------------------------------------------------------------

@@ -28,7 +28,6 @@ from edgejoule.inference.backend import (
 )
 from edgejoule.inference.common import write_json
 from edgejoule.inference.onnx_graph import (
-    OriginalGraph,
     describe_layers,
     external_files,
     fix_shapes,
@@ -36,6 +35,7 @@ from edgejoule.inference.onnx_graph import (
     name_nodes,
     subgraph_nodes,
 )
+from edgejoule.inference.onnx_origin import OriginalGraph
 from edgejoule.inference.onnx_profile import place_runs, read_runs
 from edgejoule.inference.onnx_session import (
     MODEL_FILE,
