@@ -167,6 +167,7 @@ def measure_command(campaign: Campaign, network: Network) -> list[str]:
     ]
     optional = {
         "--clean-runs": knobs.clean_runs,
+        "--clean-seconds": None if knobs.clean_runs else f"{knobs.clean_seconds:g}",
         "--optimization-level": knobs.optimization_level,
         "--min-block-size": knobs.min_block_size,
         "--repeats": knobs.repeats if knobs.repeats > 1 else None,
@@ -223,8 +224,13 @@ def push(campaign: Campaign, networks: Sequence[Network]) -> None:
 
 
 def as_typed(command: Sequence[str]) -> str:
-    """Return a command as one types it in the project's folder."""
-    return shlex.join(["python", Path(command[1]).name, *command[2:]])
+    """Return a command as one types it in the project's folder.
+
+    An interpreter of the project's own (`.venv-demo/`) is named, so that the line works as it is.
+    """
+    own = Path(command[0])
+    here = own.relative_to(PROJECT_ROOT) if own.is_relative_to(PROJECT_ROOT) else Path("python")
+    return shlex.join([str(here), Path(command[1]).name, *command[2:]])
 
 
 def push_command(campaign: Campaign, runs: Sequence[str]) -> list[str]:
@@ -283,4 +289,5 @@ def next_command(campaign: Campaign, report: Path | None) -> str:
         return "mend what failed and run the same command again; it continues with what is missing"
     if campaign.unpushed:
         return campaign.unpushed[-1]
-    return f"less {shlex.quote(str(report))}"
+    example = as_typed([sys.executable, str(campaign.scripts.measure), "--model", "your_net.onnx"])
+    return f"less {shlex.quote(str(report))}; then a model of your own: {example}"

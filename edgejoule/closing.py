@@ -13,7 +13,7 @@ from edgejoule import __version__
 from edgejoule.config import SCHEMA_VERSION, RunConfig, defaults_of, identity_sha256
 from edgejoule.dataset.files import disk_errors, write_json
 from edgejoule.dataset.run_directory import convert, finish, set_defaults_if_absent
-from edgejoule.dataset.schema import energy_schema
+from edgejoule.dataset.schema import write_table
 from edgejoule.energy.proportional import EnergyRow
 from edgejoule.errors import MeasurementError
 from edgejoule.experiment import Measured, Task
@@ -125,7 +125,11 @@ def _summary(
     profiled = profiled_figures(passes["profiled"], sums)
     rate = None
     if config.rate_hz is not None and "rate" in passes:
+        # Frames that were due and how many were dropped only the measuring process knows.
+        counted = measured.measure.get("rate") or {}
+        names = ("frames", "dropped", "missed_deadlines")
         rate = rate_figures(passes["rate"], config.rate_hz)
+        rate |= {name: counted[name] for name in names if name in counted}
     return {
         "inferences": {name: len(found.index) for name, found in passes.items()},
         "clean": clean,
@@ -188,18 +192,8 @@ _BACK_TO_BACK = ("clean", "profiled")
 
 
 def _write_rows(path: Path, rows: list[EnergyRow]) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = energy_schema()
-    columns = {
-        name: [getattr(row, name) for row in rows]
-        for name in (field.name for field in dataclasses.fields(EnergyRow))
-    }
-    table = pa.Table.from_arrays(
-        [pa.array(columns[field.name], type=field.type) for field in schema], schema=schema
-    )
-    pq.write_table(table, path, compression="zstd")
+    names = [field.name for field in dataclasses.fields(EnergyRow)]
+    write_table(path, "energy", {name: [getattr(row, name) for row in rows] for name in names})
 
 
 def _why_no_energy(task: Task) -> str:

@@ -36,8 +36,8 @@ class RunConfig:
         seed: Seeds weights, inputs and orders.
         warmup: Least number of warm-up inferences.
         runs: Profiled inferences.
-        clean_runs: Clean inferences; None is automatic: `clean_seconds` at least, and on, up to
-            2000 inferences, until the asked precision is reached.
+        clean_runs: Clean inferences; None is automatic: `clean_seconds`, and on, up to 2000
+            inferences or 300 s, until the asked precision is reached.
         clean_seconds: Least length of an automatic clean pass.
         precision_percent: Wanted half-width of the clean latency's 95 % interval, or None.
         rate_hz: Rate of the rate pass, or None for no such pass.

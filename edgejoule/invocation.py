@@ -8,11 +8,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import importlib
 import json
 import os
 import random
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +26,7 @@ from edgejoule.config import (
     run_name,
 )
 from edgejoule.dataset.files import sha256_of
+from edgejoule.describing import described
 from edgejoule.errors import EXIT_USAGE, EdgejouleError, UsageError
 from edgejoule.experiment import Task, measure, request_of, set_up, supervised
 from edgejoule.phases import PhaseBoard
@@ -46,19 +45,12 @@ _TENSORRT_ONLY = {
 
 
 def describe_model(loader: str, spec: str) -> ModelFacts:
-    """Ask the loader's package what it knows of a model, without a framework.
+    """Ask the loader's package what it knows of a model, without a framework or the token.
 
     Raises:
         UsageError: Unknown model, missing file, or no such package.
     """
-    package = loader.partition(":")[0]
-    try:
-        facts: ModelFacts = importlib.import_module(package).describe(spec)
-    except ImportError as error:
-        raise UsageError(
-            f"no model loader {loader!r} ({error})", "run from the project's folder"
-        ) from error
-    return facts
+    return described(f"{loader.partition(':')[0]}:describe", [spec])[0]
 
 
 def resolve(args: argparse.Namespace) -> tuple[RunConfig, str, dict[str, Any], dict[str, Any]]:
@@ -165,6 +157,7 @@ def still_to_do(dataset: Path, name: str, config: RunConfig, *, overwrite: bool)
 
 def measure_all(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     """Do what `measure_inference_power.py` was asked to do; return its exit code."""
+    from edgejoule.dataset.builds import shared_builds
     from edgejoule.dataset.run_directory import check_result_folder
     from edgejoule.report.progress import Progress
 
@@ -183,7 +176,7 @@ def measure_all(args: argparse.Namespace, arguments: Sequence[str]) -> int:
         with contextlib.ExitStack() as stack:
             builds: dict[int, Path] = {0: build} if args.skip_setup else {}
             if len(runs) > 1 and not args.skip_setup:
-                folder = Path(stack.enter_context(_build_folder(args.result_dir)))
+                folder = stack.enter_context(shared_builds(args.result_dir))
                 for number in range(args.rebuilds):
                     builds[number] = folder / f"build-{number}"
             for one in runs:
@@ -283,18 +276,6 @@ def _keep_or_drop(partial: Path, error: Exception) -> str:
         shutil.rmtree(partial, ignore_errors=True)
         return ""
     return f"the log is {partial / 'run.log'}"
-
-
-@contextlib.contextmanager
-def _build_folder(dataset: Path) -> Any:
-    """A folder for builds shared by several runs, beside the runs so that links work."""
-    from edgejoule.dataset.files import disk_errors
-
-    partial = dataset / ".partial"
-    with disk_errors(dataset):
-        partial.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".builds-", dir=partial) as folder:
-        yield folder
 
 
 def _show(args: argparse.Namespace, run: Path) -> None:

@@ -21,10 +21,11 @@ DEFAULT_REPOSITORY = "edgejoule-raw-data"
 DEFAULT_RUNS = 30000
 # A run's own four baselines; the long one of IDLE_DURATION is taken once, before the first network.
 RUN_IDLE_S = 5.0
+CLEAN_S = 30.0
 
 DEMO = {
     "RUNS": "100",
-    "CLEAN_RUNS": "200",
+    "CLEAN_SECONDS": "8",
     "WARMUP": "20",
     "IDLE_DURATION": "3",
     "WEIGHTS": "random",
@@ -42,7 +43,8 @@ class Knobs:
     Attributes:
         models: Networks in order; empty means the project's own list.
         runs: Profiled inferences per network.
-        clean_runs: Clean inferences, None for what the precision needs.
+        clean_runs: Clean inferences, None for those of `clean_seconds`.
+        clean_seconds: Length of the clean pass without `clean_runs`.
         warmup: Least warm-up inferences.
         dtype: `auto` or a dtype.
         batch: Batch size.
@@ -66,6 +68,7 @@ class Knobs:
     models: tuple[str, ...] = ()
     runs: int = DEFAULT_RUNS
     clean_runs: int | None = None
+    clean_seconds: float = CLEAN_S
     warmup: int = 50
     dtype: str = "auto"
     batch: int = 1
@@ -129,6 +132,7 @@ def read_knobs(environment: Mapping[str, str], *, demo: bool = False) -> Knobs:
         models=tuple(dict.fromkeys(models)),
         runs=count("RUNS", DEFAULT_RUNS),
         clean_runs=optional_count("CLEAN_RUNS"),
+        clean_seconds=_seconds("CLEAN_SECONDS", get("CLEAN_SECONDS") or f"{CLEAN_S:g}"),
         warmup=count("WARMUP", 50, least=0),
         dtype=choice("DTYPE", "auto", ("auto", "float16", "bfloat16", "float32", "int8")),
         batch=count("BATCH", 1),

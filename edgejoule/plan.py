@@ -26,7 +26,6 @@ CPU_EFFICIENCY = 0.4  # networks against a plain matrix product
 ASSUMED_LAYERS = 100
 PROFILED_OVER_CLEAN = 1.2
 SETUP_S = {"cpu": 15.0, "gpu": 90.0}
-CLEAN_S = 30.0  # at least, where CLEAN_RUNS is not set
 PROCESS_S = 8.0  # starts and ends of processes, conversion
 LAYER_RECORD_B = 24  # while it is measured
 LAYER_ROW_B = 8  # in Parquet
@@ -188,7 +187,7 @@ def estimate(
             if network.gflops and speed:
                 clean_ms = network.gflops / speed * 1e3 + 0.2
             profiled_ms = clean_ms * PROFILED_OVER_CLEAN
-        clean_s = clean_ms * knobs.clean_runs / 1e3 if knobs.clean_runs else CLEAN_S
+        clean_s = clean_ms * knobs.clean_runs / 1e3 if knobs.clean_runs else knobs.clean_seconds
         measured_s = clean_s + (profiled_ms * knobs.runs + clean_ms * knobs.warmup) / 1e3
         idle_s = 5 * knobs.run_idle_s  # four baselines and a cool-down
         one_s = measured_s + idle_s + PROCESS_S
@@ -216,7 +215,7 @@ def plan_text(
     """Return the plan as it is printed before anything starts."""
     names = ", ".join(printable(network.name) for network in networks)
     there = sum(network.there for network in networks)
-    clean = f"{knobs.clean_runs}" if knobs.clean_runs else f"as needed, at least {CLEAN_S:.0f} s"
+    clean = f"{knobs.clean_runs}" if knobs.clean_runs else f"those of {knobs.clean_seconds:g} s"
     repeats = f", {knobs.repeats} repeats" if knobs.repeats > 1 else ""
     push = {
         "each": "each network when it is done",

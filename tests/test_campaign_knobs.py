@@ -36,8 +36,9 @@ def test_defaults() -> None:
 def test_every_knob_is_read() -> None:
     knobs = read_knobs(
         {
-            "MODELS": "a, b c,a", "RUNS": "5", "CLEAN_RUNS": "6", "WARMUP": "0", "DTYPE": "int8",
-            "BATCH": "2", "IDLE_DURATION": "1.5", "RESULT_DIR": "d", "BACKEND": "torch",
+            "MODELS": "a, b c,a", "RUNS": "5", "CLEAN_RUNS": "6", "CLEAN_SECONDS": "7",
+            "WARMUP": "0", "DTYPE": "int8", "BATCH": "2",
+            "IDLE_DURATION": "1.5", "RESULT_DIR": "d", "BACKEND": "torch",
             "SENSOR": "none", "WEIGHTS": "random", "OPTIMIZATION_LEVEL": "0",
             "MIN_BLOCK_SIZE": "3", "REPEATS": "4", "PUSH": "end", "DAGSHUB_USER_TOKEN": "secret",
             "DAGSHUB_OWNER": "me", "DAGSHUB_REPO_NAME": "r", "COMMIT_MESSAGE": "m",
@@ -45,8 +46,8 @@ def test_every_knob_is_read() -> None:
         }
     )  # fmt: skip
     assert knobs == Knobs(
-        ("a", "b", "c"), 5, 6, 0, "int8", 2, 1.5, Path("d"), "torch", "none", "random", 0, 3, 4,
-        "end", "me", "r", "m", create_repository=True, yes=True, token=True,
+        ("a", "b", "c"), 5, 6, 7.0, 0, "int8", 2, 1.5, Path("d"), "torch", "none", "random", 0, 3,
+        4, "end", "me", "r", "m", create_repository=True, yes=True, token=True,
     )  # fmt: skip
     assert knobs.run_idle_s == 1.5
     assert "secret" not in repr(knobs)

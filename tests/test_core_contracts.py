@@ -81,7 +81,8 @@ def test_identity_changes_with_every_knob_and_survives_json():
     changed = {
         "model": "vgg11", "backend": "onnxruntime", "dtype": "bfloat16", "device": "cuda:0",
         "input_shape": None, "input": "zeros", "input_sha256": "a", "weights": "random",
-        "model_sha256": "b", "seed": 1, "warmup": 1, "runs": 2, "clean_runs": 3, "clean_seconds": 3.0,
+        "model_sha256": "b", "seed": 1, "warmup": 1, "runs": 2, "clean_runs": 3,
+        "clean_seconds": 3.0,
         "precision_percent": 2.0, "rate_hz": 30.0, "idle_duration_s": 1.0, "sensor": "simulated",
         "threads": 1, "repeat": 1, "rebuild": 1, "mode": "MAXN", "board": "orin",
         "extra": {"min_block_size": 1},

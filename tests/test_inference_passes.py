@@ -179,12 +179,15 @@ def test_a_clean_pass_of_one_has_no_interval(bench: Bench) -> None:
     assert (result.half_width_percent, result.between_us) == (None, None)
 
 
-def test_an_automatic_clean_pass_ends_for_one_of_three_reasons(
+def test_an_automatic_clean_pass_ends_for_one_of_four_reasons(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(passes, "_JUDGE_NS", 0)
     runner, idle = bench.runner, lambda _: time.sleep(0.001)
-    few = passes.clean_pass(runner, idle, runs=None, min_s=0.05, max_runs=10)
+    plain = passes.clean_pass(runner, idle, runs=None, min_s=0.05)
+    assert plain.seconds >= 0.05
+    assert plain.reason == "0.05 s are reached"
+    few = passes.clean_pass(runner, idle, runs=None, min_s=0.05, max_runs=10, precision_percent=0.0)
     assert few.seconds >= 0.05
     assert "10 inferences are reached" in few.reason
     precise = passes.clean_pass(runner, idle, runs=None, min_s=0.02, precision_percent=10_000)

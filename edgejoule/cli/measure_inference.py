@@ -141,21 +141,22 @@ def build_parser() -> argparse.ArgumentParser:
         "--clean-runs",
         type=_count,
         metavar="M",
-        help="inferences without a profiler (default: those of --clean-seconds, and on, up to "
-        "2000, until the asked precision is reached)",
+        help="inferences without a profiler (default: as many as --clean-seconds and --precision "
+        "need)",
     )
     how.add_argument(
         "--clean-seconds",
         type=_positive,
         default=30.0,
         metavar="S",
-        help="least length of the clean pass where --clean-runs is not given (default: %(default)s)",
+        help="least length of the clean pass without --clean-runs (default: %(default)s)",
     )
     how.add_argument(
         "--precision",
         type=_percent,
         metavar="P%",
-        help="wanted half-width of the clean latency's 95%% interval (default: 1%%)",
+        help="wanted half-width of the clean latency's 95%% interval: the clean pass goes on for "
+        "it, up to 2000 inferences or 300 s (default: none wanted)",
     )
     how.add_argument(
         "--rate-hz",

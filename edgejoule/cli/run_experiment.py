@@ -18,7 +18,8 @@ EPILOG = """\
 knobs (environment variables):
   MODELS              networks, separated by commas (default: all twenty)
   RUNS                profiled inferences per network (default: 30000)
-  CLEAN_RUNS          clean inferences (default: what the precision needs, at least 30 s)
+  CLEAN_RUNS          clean inferences (default: those of CLEAN_SECONDS)
+  CLEAN_SECONDS       length of the clean pass without CLEAN_RUNS (default: 30)
   WARMUP              least warm-up inferences (default: 50)
   DTYPE               auto, float16, bfloat16, float32, int8 (default: auto)
   BATCH               batch size (default: 1)

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from edgejoule.dataset.alive import LOCK_NAME, gate, hold_lock, parent_lives
+from edgejoule.dataset.builds import sweep_builds
 from edgejoule.dataset.convert import RECORD_FILES, convert_one
 from edgejoule.dataset.files import config_sha256, disk_errors, read_json
 from edgejoule.dataset.findings import ERROR
@@ -82,6 +83,7 @@ def recover(dataset: Path) -> list[Recovered]:
             os.close(fd)
     with disk_errors(dataset), gate(partials):
         _settle_asides(partials)
+    sweep_builds(partials)
     return found
 
 

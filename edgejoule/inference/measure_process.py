@@ -7,7 +7,7 @@
 
 Config: `directory`, `model` (for messages), `backend`, `options` (fields of `BuildOptions`),
 `warmup`, `warmup_max_s` (20), `runs`, `clean_runs` (None: as long as it takes), `clean_min_s`
-(30), `clean_max_s` (300), `clean_max_runs` (2000), `precision_percent` (1), `rate_hz` (None),
+(30), `clean_max_s` (300), `clean_max_runs` (2000), `precision_percent` (None), `rate_hz` (None),
 `rate_s` (10), `idle_duration_s`, `chunk_inferences` (None: the profiler's bound).
 Messages: `pass` {name, inferences or None, estimate_s} before each pass; `done` with what
 `measure.json` holds. Every inference goes to `inferences.bin`, every layer to `layers.bin`.
@@ -159,7 +159,7 @@ def _run_passes(
         min_s=min_s,
         max_runs=int(config.get("clean_max_runs", 2000)),
         max_s=float(config.get("clean_max_s", 300.0)),
-        precision_percent=float(config.get("precision_percent") or 1.0),
+        precision_percent=config.get("precision_percent"),
     )
     report["clean"] = clean.to_json()
 

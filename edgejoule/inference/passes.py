@@ -12,10 +12,12 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from itertools import pairwise
-from statistics import fmean, median, stdev
+from statistics import fmean, median
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from edgejoule.energy.statistics import mean_of
 from edgejoule.errors import Interrupted, MeasurementError
 from edgejoule.inference.backend import LayerTimes, Profiler
 from edgejoule.inference.warmup import SteadyState, WarmupVerdict
@@ -28,12 +30,6 @@ if TYPE_CHECKING:
 
 _POLL_NS = 100_000_000  # how often the parent is asked whether to stop
 _JUDGE_NS = 1_000_000_000  # how often the precision reached is worked out
-_BLOCKS = 20
-# Two-sided 95 % quantiles of Student's t for 1 to 19 degrees of freedom.
-_T95 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093,
-)  # fmt: skip
 
 
 class Runner:
@@ -132,19 +128,19 @@ def clean_pass(
     min_s: float = 30.0,
     max_runs: int = 2000,
     max_s: float = 300.0,
-    precision_percent: float = 1.0,
+    precision_percent: float | None = None,
 ) -> CleanResult:
     """Run inferences without a profiler.
 
     Args:
         runner: Runs and records them.
         infer: The session's.
-        runs: How many; None is: at least `min_s`, and beyond that only while the mean is less
-            precise than asked, with `max_runs` and `max_s` not yet reached.
+        runs: How many; None is: `min_s`, and beyond that only while the mean is less precise than
+            asked, with `max_runs` and `max_s` not yet reached.
         min_s: Least length, without `runs`.
         max_runs: After `min_s`, most inferences.
         max_s: After `min_s`, longest time.
-        precision_percent: Wanted half-width of the mean's 95 % interval.
+        precision_percent: Wanted half-width of the mean's 95 % interval; None asks for none.
     """
     latencies: list[int] = []
     gaps: list[int] = []
@@ -162,7 +158,9 @@ def clean_pass(
         if runs is not None:
             reason = "the number asked for" if len(latencies) >= runs else ""
         elif elapsed_s >= min_s:
-            if len(latencies) >= max_runs:
+            if precision_percent is None:
+                reason = f"{min_s:g} s are reached"
+            elif len(latencies) >= max_runs:
                 reason = f"{min_s:g} s and {max_runs} inferences are reached"
             elif elapsed_s >= max_s:
                 reason = f"{max_s:g} s are reached"
@@ -189,15 +187,10 @@ def half_width_percent(values: list[int]) -> float | None:
     Neighbouring latencies are alike, so the spread of single values over the root of their number
     would promise too much; means of consecutive blocks are nearly independent.
     """
-    blocks = min(_BLOCKS, len(values))
-    if blocks < 2:
+    mean = mean_of(np.asarray(values))
+    if mean.half_width is None or mean.value <= 0:
         return None
-    edges = [len(values) * k // blocks for k in range(blocks + 1)]
-    means = [fmean(values[a:b]) for a, b in pairwise(edges)]
-    middle = fmean(means)
-    if middle <= 0:
-        return None
-    return 100.0 * _T95[blocks - 2] * stdev(means) / math.sqrt(blocks) / middle
+    return 100.0 * mean.half_width / mean.value
 
 
 @dataclass(frozen=True)
