@@ -133,6 +133,19 @@ def test_what_coverage_leaves_out_has_a_reason() -> None:
         coverage_report.omitted(project)
 
 
+def test_torn_coverage_data_is_dropped_and_whole_data_kept(tmp_path: Path) -> None:
+    coverage = pytest.importorskip("coverage")
+    for name in ("whole", "torn", "empty"):
+        data = coverage.CoverageData(str(tmp_path / f".coverage.{name}"))
+        data.add_arcs({"x.py": [(n, n + 1) for n in range(4000)]})
+        data.close()
+    torn = tmp_path / ".coverage.torn"
+    torn.write_bytes(torn.read_bytes()[:6000])
+    (tmp_path / ".coverage.empty").write_bytes(b"")
+    assert coverage_report.drop_torn(tmp_path) == 2
+    assert [file.name for file in tmp_path.iterdir()] == [".coverage.whole"]
+
+
 def test_the_image_uses_the_uv_that_the_scripts_fetch() -> None:
     fetched = re.search(r"edgejoule_uv_version=(\S+)", (ROOT / "environment.sh").read_text())
     assert fetched
