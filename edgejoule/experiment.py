@@ -190,6 +190,7 @@ def measure(task: Task, directory: Path, progress: Progress, stop: StopFlag) -> 
             _measure_config(config, directory),
             directory / "run.log",
         )
+        watch.follow("measuring", child.process.pid)
         measured = supervisor.run_to_end(supervisor.add(child), watch.on_message)
         board.mark("cooldown")
         longest_s = min(_COOL_DOWN_LONGEST_S, _COOL_DOWN_SHARE * config.idle_duration_s)
@@ -224,6 +225,7 @@ def _start_power(
         sysfs_root = str(directory / "sysfs")
     sampler, _ready = start_sampler(task.config.sensor, directory, sysfs_root, anchor)
     supervisor.add(sampler)
+    watch.follow("sampler", sampler.process.pid)
     watch.board_is_there(sysfs_root, has_power=True)
     return sampler
 

@@ -215,7 +215,9 @@ def plan_text(
     """Return the plan as it is printed before anything starts."""
     names = ", ".join(printable(network.name) for network in networks)
     there = sum(network.there for network in networks)
-    clean = f"{knobs.clean_runs}" if knobs.clean_runs else f"as many as {knobs.clean_seconds:g} s hold"
+    clean = (
+        f"{knobs.clean_runs}" if knobs.clean_runs else f"as many as {knobs.clean_seconds:g} s hold"
+    )
     repeats = f", {knobs.repeats} repeats" if knobs.repeats > 1 else ""
     push = {
         "each": "each network when it is done",

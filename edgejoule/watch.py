@@ -38,6 +38,7 @@ class Watch:
         self._sysfs_root: str | None = None
         self._has_power = False
         self._resources: ResourceSampler | None = None
+        self._followed: dict[str, int] = {}
         self._next_resource_ns = 0
         self._pass_inferences: dict[str, int | None] = {}
         self._pass_seconds: dict[str, float] = {}
@@ -49,6 +50,10 @@ class Watch:
         self._sysfs_root = sysfs_root
         self._has_power = has_power
 
+    def follow(self, name: str, pid: int) -> None:
+        """Sample the memory of a process too: `measuring` or `sampler`."""
+        self._followed[name] = pid
+
     def on_message(self, message: dict[str, Any]) -> None:
         """Take the measuring process's word on how long a pass will be."""
         if message["kind"] == "pass":
@@ -56,8 +61,11 @@ class Watch:
             self._pass_inferences[name] = message.get("inferences")
             self._pass_seconds[name] = float(message.get("estimate_s") or 0.0)
             count = message.get("inferences")
-            what = f"{count} inferences" if count else "inferences"
-            self._progress.line(f"{name} pass: {what}, about {self._pass_seconds[name]:.0f} s")
+            what = f"{count} inferences" if count else "until steady"
+            if not count and self._pass_seconds[name]:
+                what = "as many inferences as there is time for"
+            about = f", about {self._pass_seconds[name]:.0f} s" if self._pass_seconds[name] else ""
+            self._progress.line(f"{name} pass: {what}{about}")
         elif message["kind"] == "note":
             self._progress.line(str(message.get("text", "")))
 
@@ -71,6 +79,8 @@ class Watch:
                 self._resources = ResourceSampler(
                     self._directory / "resources.bin", sysfs_root=self._sysfs_root
                 )
+            for name, pid in self._followed.items():
+                self._resources.watch(name, pid)
             self._resources.sample(now_ns)
             self._next_resource_ns = now_ns + _RESOURCE_PERIOD_NS
 
