@@ -76,7 +76,7 @@ def all_help() -> dict[str, str]:
 
 def normal(text: str) -> str:
     """Return a help text as all supported Pythons give it: 3.13 writes `-o, --output FILE`."""
-    text = re.sub(r"(-\w) ([A-Z_]+), (--[\w-]+ \2)\b", r"\1, \3", text)
+    text = re.sub(r"(--?[\w-]+) ([A-Z_]+), (--[\w-]+ \2)\b", r"\1, \3", text)
     return " ".join(text.split())
 
 
