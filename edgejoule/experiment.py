@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from edgejoule.config import RunConfig, identity_sha256
 from edgejoule.cooldown import CoolDown, cool_down
 from edgejoule.errors import EdgejouleError
-from edgejoule.phases import PhaseBoard
+from edgejoule.phases import BASELINE_PHASES, PhaseBoard
 from edgejoule.processes import start_child
 from edgejoule.supervision import StopFlag, Supervisor
 from edgejoule.watch import Watch
@@ -176,6 +176,8 @@ def measure(task: Task, directory: Path, progress: Progress, stop: StopFlag) -> 
         supervised(directory, task, progress, stop) as (supervisor, watch),
     ):
         board.mark("setup")
+        for phase in BASELINE_PHASES:
+            watch.expect(phase, config.idle_duration_s)
         if task.build is None:
             setup = set_up(task, directory, supervisor)
         else:

@@ -23,6 +23,7 @@ import struct
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 PHASES = (
     "setup",
@@ -41,6 +42,14 @@ PHASES = (
     "idle_after",
     "end",
 )
+
+# The idle phases, with the kind of baseline each gives and when it is taken.
+BASELINE_PHASES: dict[str, tuple[Literal["sampler", "loaded"], Literal["before", "after"]]] = {
+    "idle_before": ("sampler", "before"),
+    "idle_loaded_before": ("loaded", "before"),
+    "idle_loaded_after": ("loaded", "after"),
+    "idle_after": ("sampler", "after"),
+}
 
 _MAGIC = b"EJPAGE01"
 _PAGE_BYTES = 64

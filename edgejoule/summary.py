@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,21 +19,13 @@ from edgejoule.energy.proportional import EnergyRow, attribute, per_inference
 from edgejoule.energy.statistics import block_starts, mean_of
 from edgejoule.energy.trace import RailPower, rail_powers, total_power
 from edgejoule.errors import MeasurementError
+from edgejoule.phases import BASELINE_PHASES
 from edgejoule.power.boards import total_rails
 
 if TYPE_CHECKING:
     from edgejoule.phases import PhaseSpan
 
 TOTAL = "total"
-Kind = Literal["cold", "sampler", "loaded"]
-When = Literal["before", "after"]
-# The idle phases of a run, with the kind of baseline each gives and when it was taken.
-BASELINE_PHASES: dict[str, tuple[Kind, When]] = {
-    "idle_before": ("sampler", "before"),
-    "idle_loaded_before": ("loaded", "before"),
-    "idle_loaded_after": ("loaded", "after"),
-    "idle_after": ("sampler", "after"),
-}
 # What has just been loaded or unloaded still settles: leave the first part of an idle phase out.
 _SETTLE_SHARE = 0.2
 _COVERED = 0.999

@@ -50,6 +50,10 @@ class Watch:
         self._sysfs_root = sysfs_root
         self._has_power = has_power
 
+    def expect(self, phase: str, seconds: float) -> None:
+        """Say how long a phase will last, so that the time left can be shown."""
+        self._pass_seconds[phase] = seconds
+
     def follow(self, name: str, pid: int) -> None:
         """Sample the memory of a process too: `measuring` or `sampler`."""
         self._followed[name] = pid
@@ -115,7 +119,7 @@ class Watch:
         total = self._pass_inferences.get(self._phase)
         if total and rate_hz:
             remaining_s = max(0.0, (total - done) / rate_hz)
-        elif self._phase in self._pass_seconds:
+        elif self._pass_seconds.get(self._phase):
             spent_s = (time.monotonic_ns() - state.phase_start_ns) * 1e-9
             remaining_s = max(0.0, self._pass_seconds[self._phase] - spent_s)
         self._progress.update(state.phase, done, total, rate_hz, remaining_s, "")

@@ -69,6 +69,18 @@ def test_without_a_count_the_announced_time_runs_down(watched):
     assert 900 < shown.updates[-1][4] <= 1000
 
 
+def test_an_idle_phase_runs_down_and_a_warm_up_promises_nothing(watched):
+    board, watch, shown, _ = watched
+    watch.expect("idle_before", 500.0)
+    watch.on_message({"kind": "pass", "name": "warmup", "inferences": None, "estimate_s": 0.0})
+    board.mark("idle_before")
+    watch.tick(0)
+    assert 400 < shown.updates[-1][4] <= 500
+    board.mark("warmup")
+    watch.tick(1)
+    assert shown.updates[-1][4] is None
+
+
 def test_resources_are_written_once_a_second(watched, tmp_path):
     from edgejoule.records import RESOURCES, read_header
 
