@@ -156,6 +156,8 @@ def examine(
 ) -> Outcome:
     """Check processes, samples, what `recover` makes of it and what looks finished."""
     faults: list[str] = []
+    if killed_ns is None:
+        faults.append(f"not killed: the run ended before with status {status}")
     patience = time.monotonic() + 8
     while any(map(alive, seen)) and time.monotonic() < patience:
         time.sleep(0.05)
