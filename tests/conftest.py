@@ -7,8 +7,28 @@ without having tested anything.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from tests.servers import standin
+
+
+@pytest.fixture
+def server(
+    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[standin.StandIn]:
+    """Git and DVC servers on loopback, with the environment that points a command at them."""
+    for name in list(os.environ):
+        if name.startswith(("DAGSHUB_", "GIT_", "CREATE_REPO")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    with standin.running(tmp_path_factory.mktemp("s"), standin.TOKEN, standin.READER) as running:
+        monkeypatch.setenv("DAGSHUB_CLIENT_HOST", running.url)
+        monkeypatch.setenv("DAGSHUB_USER_TOKEN", standin.TOKEN)
+        yield running
 
 
 @pytest.hookimpl(trylast=True)

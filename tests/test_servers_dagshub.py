@@ -17,8 +17,7 @@ from edgejoule.errors import MeasurementError, ServerError, TokenError, UsageErr
 from tests.servers import standin
 from tests.support_dataset import build_run
 
-TOKEN = "tok-5f2c9d0b7a1e"
-READER = "read-81d4c3b2a0ff"
+TOKEN, READER = standin.TOKEN, standin.READER
 DEFAULT = "rosa/edgejoule-raw-data"
 SCRIPT = Path(__file__).resolve().parent.parent / "data_version.py"
 
@@ -27,19 +26,6 @@ pytestmark = [
     pytest.mark.skipif(standin.lacking() is not None, reason=str(standin.lacking())),
     pytest.mark.filterwarnings("ignore::DeprecationWarning:(dvc|aiohttp_retry)"),
 ]
-
-
-@pytest.fixture
-def server(tmp_path_factory, tmp_path, monkeypatch):
-    for name in list(os.environ):
-        if name.startswith(("DAGSHUB_", "GIT_", "CREATE_REPO")):
-            monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
-    with standin.running(tmp_path_factory.mktemp("s"), TOKEN, READER) as running:
-        monkeypatch.setenv("DAGSHUB_CLIENT_HOST", running.url)
-        monkeypatch.setenv("DAGSHUB_USER_TOKEN", TOKEN)
-        yield running
 
 
 @pytest.fixture

@@ -27,6 +27,8 @@ from pathlib import Path
 
 GIT_HTTP_BACKEND = Path("/usr/lib/git-core/git-http-backend")
 USER = "rosa"  # the user behind the token
+TOKEN = "tok-5f2c9d0b7a1e"
+READER = "read-81d4c3b2a0ff"  # may read and change nothing
 
 _NGINX = """\
 {user}
