@@ -181,6 +181,7 @@ def _write_energy(
         summary["notes"].append(
             "this board's total is not known: energy is given per rail and nothing is added up"
         )
+    summary["notes"] += _too_short(passes, _sensor(directory).get("refresh_ns"))
     if summary["rate"] is not None and config.rate_hz is not None:
         for rail in rails:
             found = rate_energy(power, rail, passes["rate"], config.rate_hz)
@@ -189,6 +190,23 @@ def _write_energy(
 
 
 _BACK_TO_BACK = ("clean", "profiled")
+_FEWEST_REFRESHES = 30
+
+
+def _too_short(passes: dict[str, Inferences], refresh_ns: int | None) -> list[str]:
+    """Say which passes hold too few readings of the sensor for their energy to mean much."""
+    if not refresh_ns:
+        return []
+    notes = []
+    for name in _BACK_TO_BACK:
+        length_ns = int(passes[name].end_ns[-1] - passes[name].start_ns[0])
+        if length_ns < _FEWEST_REFRESHES * refresh_ns:
+            notes.append(
+                f"the {name} pass lasted {length_ns * 1e-6:.3g} ms, under {_FEWEST_REFRESHES} "
+                f"refreshes of the sensor ({refresh_ns * 1e-6:g} ms): its energy is hardly known; "
+                "ask for more inferences"
+            )
+    return notes
 
 
 def _write_rows(path: Path, rows: list[EnergyRow]) -> None:

@@ -136,6 +136,16 @@ def test_the_rate_pass_counts_missed_deadlines_and_the_power_between_frames():
     assert energy["between_frames_mw"] == pytest.approx(6000, rel=0.01)
 
 
+def test_a_pass_of_few_readings_is_noted():
+    from edgejoule.closing import _too_short
+
+    passes = {"clean": inferences(100, 10 * MS), "profiled": inferences(10, 10 * MS)}
+    notes = _too_short(passes, 7 * MS)
+    assert len(notes) == 1
+    assert notes[0].startswith("the profiled pass lasted 100 ms, under 30 refreshes")
+    assert _too_short(passes, None) == []
+
+
 def write_power(path, milliwatts, samples=400):
     channels = [
         {"index": 0, "rail": "VDD_IN", "quantity": "voltage", "unit": "mV"},
