@@ -96,6 +96,7 @@ def run_campaign(campaign: Campaign, *, verify: bool = False) -> int:
         raise UsageError(
             f"{knobs.result_dir} cannot be made ({error.strerror})", "set RESULT_DIR"
         ) from error
+    mention_unfinished(campaign)
     take_idle(campaign)
     for position, network in enumerate(campaign.networks, 1):
         campaign.say(f"[{position}/{len(campaign.networks)}] {printable(network.spec)}")
@@ -107,6 +108,18 @@ def run_campaign(campaign: Campaign, *, verify: bool = False) -> int:
     if verify:
         step(campaign, "verify", verify_command(campaign))
     return conclude(campaign)
+
+
+def mention_unfinished(campaign: Campaign) -> None:
+    """Say what an earlier start left unfinished, and what can be done with it."""
+    dataset = campaign.knobs.result_dir
+    left = [path for path in dataset.glob(".partial/*") if (path / "request.json").is_file()]
+    if left:
+        recover = as_typed([sys.executable, str(campaign.scripts.data), "recover", str(dataset)])
+        campaign.say(
+            f"{len(left)} unfinished in {dataset / '.partial'} from before; to read what was "
+            f"measured: {recover}"
+        )
 
 
 def take_idle(campaign: Campaign) -> None:
