@@ -34,6 +34,7 @@ from edgejoule.summary import (
     rate_figures,
     read_inferences,
     read_power,
+    stability_notes,
     sum_layers,
 )
 
@@ -147,7 +148,7 @@ def _summary(
         "sampler": _without_kind(measured.sampler),
         "cooldown": measured.cooldown.to_json(),
         "energy": None,
-        "notes": [],
+        "notes": stability_notes(clean),
     }
 
 

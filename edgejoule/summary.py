@@ -85,6 +85,23 @@ def latency(inferences: Inferences) -> dict[str, Any]:
     }
 
 
+_STEADY_SHARE = 0.05
+
+
+def stability_notes(clean: dict[str, Any]) -> list[str]:
+    """Say so if the clean pass was too unsteady for its mean to be trusted."""
+    interval = clean["interval_mean_ms"]
+    if interval is None:
+        return ["one clean inference is no statistic: ask for more with --clean-runs"]
+    share = (interval[1] - interval[0]) / 2 / clean["mean_ms"]
+    if share <= _STEADY_SHARE:
+        return []
+    return [
+        f"the clean latency is unstable: its mean is known within {share:.0%} only; look for other "
+        "programs, clocks that are not locked, heat, or ask for more inferences"
+    ]
+
+
 @dataclass(frozen=True)
 class LayerSums:
     """Layer times of the profiled pass, summed.

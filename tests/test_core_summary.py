@@ -49,6 +49,14 @@ def test_latency_of_known_durations():
     assert json.loads(json.dumps(found)) == found
 
 
+def test_an_unsteady_clean_pass_is_noted():
+    steady_pass = summary.latency(inferences(100))
+    assert summary.stability_notes(steady_pass) == []
+    wild = {**steady_pass, "interval_mean_ms": [8.0, 12.0]}
+    assert "known within 20% only" in summary.stability_notes(wild)[0]
+    assert "--clean-runs" in summary.stability_notes(summary.latency(inferences(1)))[0]
+
+
 def test_one_inference_has_no_interval():
     assert summary.latency(inferences(1))["interval_mean_ms"] is None
 
