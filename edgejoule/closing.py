@@ -11,12 +11,12 @@ from typing import Any
 
 from edgejoule import __version__
 from edgejoule.config import SCHEMA_VERSION, RunConfig, defaults_of, identity_sha256
-from edgejoule.dataset.files import disk_errors, write_json
 from edgejoule.dataset.run_directory import convert, finish, set_defaults_if_absent
 from edgejoule.dataset.schema import write_table
 from edgejoule.energy.proportional import EnergyRow
 from edgejoule.errors import MeasurementError
 from edgejoule.experiment import Measured, Task
+from edgejoule.files import disk_errors, write_json
 from edgejoule.phases import PhaseSpan, read_phases
 from edgejoule.records import read_header
 from edgejoule.summary import (

@@ -25,10 +25,10 @@ from edgejoule.config import (
     identity_sha256,
     run_name,
 )
-from edgejoule.dataset.files import sha256_of
 from edgejoule.describing import described
 from edgejoule.errors import EXIT_USAGE, EdgejouleError, UsageError
 from edgejoule.experiment import Task, measure, request_of, set_up, supervised
+from edgejoule.files import sha256_of
 from edgejoule.phases import PhaseBoard
 from edgejoule.supervision import StopFlag, stop_on_signals
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from edgejoule.config import RunConfig, defaults_of, identity_sha256
-from edgejoule.dataset.files import canonical_json
 from edgejoule.dataset.run_directory import (
     convert,
     create_partial,
@@ -20,6 +19,7 @@ from edgejoule.dataset.run_directory import (
     set_defaults_if_absent,
 )
 from edgejoule.dataset.schema import write_table
+from edgejoule.files import canonical_json
 from edgejoule.records import (
     INFERENCES,
     LAYERS,
@@ -324,7 +324,7 @@ def reseal(run_directory: Path, **changes: Any) -> None:
     What is left for `verify` to find is then what is wrong in itself.
     """
     from edgejoule.dataset.convert import file_facts
-    from edgejoule.dataset.files import files_below
+    from edgejoule.files import files_below
 
     path = run_directory / "run.json"
     run = json.loads(path.read_text(encoding="utf-8"))

@@ -15,7 +15,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgejoule.dataset.convert import BATCH_RECORDS
-from edgejoule.dataset.files import disk_error, files_below, sha256_of
 from edgejoule.dataset.run_directory import (
     PARTIAL,
     check_result_folder,
@@ -38,6 +37,7 @@ from edgejoule.dataset.schema import (
 )
 from edgejoule.dataset.verify import verify_run
 from edgejoule.errors import MeasurementError, UsageError
+from edgejoule.files import disk_error, files_below, sha256_of
 from edgejoule.records import LAYERS, NULL_NS, POWER, RecordWriter
 from tests.support_dataset import (
     Plan,

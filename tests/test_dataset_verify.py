@@ -12,12 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from edgejoule.config import RunConfig, identity_sha256
-from edgejoule.dataset.files import canonical_json, config_sha256
 from edgejoule.dataset.findings import ERROR, INCOMPLETE
 from edgejoule.dataset.run_directory import seal
 from edgejoule.dataset.schema import open_writer, read_metadata, table_schema
 from edgejoule.dataset.verify import verify, verify_dataset, verify_run
 from edgejoule.errors import UsageError
+from edgejoule.files import canonical_json, config_sha256
 from tests.support_dataset import Plan, build_run, reseal
 
 FILES = (

@@ -18,7 +18,7 @@ MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     for path in (ROOT / "edgejoule").rglob("*.py")
 )
-BARE = ("records", "phases", "processes", "errors", "config")
+BARE = ("records", "phases", "processes", "errors", "config", "files")
 ROOMS = ("energy", "dataset", "report")  # they read and analyse, anywhere
 HEAVY = ("numpy", "pandas", "pyarrow", "torch", "dvc", "onnx", "onnxruntime")
 

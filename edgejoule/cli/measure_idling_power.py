@@ -66,8 +66,8 @@ def _measure(arguments: argparse.Namespace) -> None:
         mend = f" ({choice.mend})" if choice.mend else ""
         print(f"no power sensor, nothing measured and nothing written: {choice.why}{mend}")
         return
-    from edgejoule.dataset.files import disk_errors
     from edgejoule.dataset.run_directory import check_result_folder
+    from edgejoule.files import disk_errors
 
     folder: Path = arguments.result_dir
     check_result_folder(folder)
@@ -75,7 +75,7 @@ def _measure(arguments: argparse.Namespace) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         _check_writable(folder)
     result = _record(choice.name, arguments)
-    from edgejoule.dataset.files import write_json
+    from edgejoule.files import write_json
 
     with disk_errors(folder):
         write_json(folder / RESULT_FILE, result)

@@ -154,7 +154,7 @@ def _record(arguments: argparse.Namespace) -> None:
     if not choice.usable:
         raise MeasurementError(f"no power sensor can be read here: {choice.why}", choice.mend)
     output: Path = arguments.output
-    from edgejoule.dataset.files import disk_errors
+    from edgejoule.files import disk_errors
 
     # In the folder of the output, so that the finished file needs no copy, and that a folder which
     # cannot be written is found out before anything is measured.

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from edgejoule.dataset.alive import LOCK_NAME, gate, hold_lock
-from edgejoule.dataset.files import disk_errors
 from edgejoule.dataset.run_directory import PARTIAL
+from edgejoule.files import disk_errors
 
 _PREFIX = ".builds-"
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgejoule.dataset.files import read_json
 from edgejoule.dataset.findings import ERROR, NOTE, Finding
 from edgejoule.dataset.schema import ENERGY_KINDS, TABLES, read_metadata, table_schema
+from edgejoule.files import read_json
 from edgejoule.records import PASSES
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgejoule.dataset.files import disk_errors, sha256_of
 from edgejoule.dataset.schema import open_writer, row_count, table_schema
 from edgejoule.errors import MeasurementError
+from edgejoule.files import disk_errors, sha256_of
 from edgejoule.records import MAGIC, NULL_NS, PASSES, read_header
 
 if TYPE_CHECKING:

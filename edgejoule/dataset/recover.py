@@ -16,7 +16,6 @@ from typing import Any, Literal
 from edgejoule.dataset.alive import LOCK_NAME, gate, hold_lock, parent_lives
 from edgejoule.dataset.builds import sweep_builds
 from edgejoule.dataset.convert import RECORD_FILES, convert_one
-from edgejoule.dataset.files import config_sha256, disk_errors, read_json
 from edgejoule.dataset.findings import ERROR
 from edgejoule.dataset.run_directory import (
     ASIDE,
@@ -31,6 +30,7 @@ from edgejoule.dataset.run_directory import (
 from edgejoule.dataset.schema import row_count
 from edgejoule.dataset.verify import check_hashes, run_json_is_whole
 from edgejoule.errors import EdgejouleError, MeasurementError, UsageError
+from edgejoule.files import config_sha256, disk_errors, read_json
 
 Action = Literal["live", "finished", "recovered", "removed", "stuck"]
 

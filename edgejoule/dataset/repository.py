@@ -11,10 +11,10 @@ from pathlib import Path
 
 from edgejoule.dataset import dvc_adapter as dvc
 from edgejoule.dataset.dagshub import Remote, folder_remote, remote_from_url
-from edgejoule.dataset.files import disk_errors, sha256_of, sync_folder
 from edgejoule.dataset.git import git_succeeds, init_repository, is_repository, run_git
 from edgejoule.dataset.run_directory import RUN_JSON, check_result_folder
 from edgejoule.errors import MeasurementError, UsageError
+from edgejoule.files import disk_errors, sha256_of, sync_folder
 
 _GITIGNORE = """\
 # Runs are kept by DVC, one pointer file <run>.dvc each; .partial holds runs being measured.

@@ -17,7 +17,9 @@ from typing import Any
 from edgejoule.config import SCHEMA_VERSION, check_name
 from edgejoule.dataset.alive import LOCK_NAME, gate, hold_lock, parent_facts
 from edgejoule.dataset.convert import FileFacts, convert, file_facts
-from edgejoule.dataset.files import (
+from edgejoule.dataset.schema import schema_problems
+from edgejoule.errors import MeasurementError, UsageError
+from edgejoule.files import (
     canonical_json,
     disk_errors,
     files_below,
@@ -26,8 +28,6 @@ from edgejoule.dataset.files import (
     sync_folder,
     write_json,
 )
-from edgejoule.dataset.schema import schema_problems
-from edgejoule.errors import MeasurementError, UsageError
 from edgejoule.phases import read_phases
 
 __all__ = [

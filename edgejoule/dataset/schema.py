@@ -155,7 +155,7 @@ def open_writer(
     """
     import pyarrow.parquet as pq
 
-    from edgejoule.dataset.files import sync_file
+    from edgejoule.files import sync_file
 
     if metadata is not None:
         text = json.dumps(dict(metadata), sort_keys=True).encode()

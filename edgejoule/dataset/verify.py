@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from edgejoule.dataset.checks import check_tables
-from edgejoule.dataset.files import canonical_json, config_sha256, files_below, read_json, sha256_of
 from edgejoule.dataset.findings import FAILED, INCOMPLETE, NOTE, DatasetReport, Finding, RunReport
 from edgejoule.dataset.run_directory import (
     DATASET_JSON,
@@ -22,6 +21,7 @@ from edgejoule.dataset.run_directory import (
 )
 from edgejoule.dataset.schema import JSON_FILES, row_count, schema_problems
 from edgejoule.errors import MeasurementError, UsageError
+from edgejoule.files import canonical_json, config_sha256, files_below, read_json, sha256_of
 
 _ALWAYS = ("engine.json", "inferences.parquet", "layers.parquet")
 _WITH_SENSOR = ("power.parquet", "idle.json", "energy.parquet")

@@ -25,7 +25,6 @@ from edgejoule.dataset.dagshub import (
     token_from_environment,
     user_of,
 )
-from edgejoule.dataset.files import sha256_of
 from edgejoule.dataset.findings import ERROR, FAILED
 from edgejoule.dataset.git import PushRejectedError, git_succeeds, run_git
 from edgejoule.dataset.repository import (
@@ -43,6 +42,7 @@ from edgejoule.dataset.repository import (
 from edgejoule.dataset.run_directory import RUN_JSON, is_dataset, run_directories
 from edgejoule.dataset.verify import check_hashes, run_json_is_whole, verify_run
 from edgejoule.errors import MeasurementError, UsageError
+from edgejoule.files import sha256_of
 
 __all__ = ["Pulled", "Pushed", "configured_remote", "init", "pull", "push", "resolve_remote"]
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import errno
-import json
 import math
-import os
 import re
 import sys
 import traceback
 from pathlib import Path
 from typing import Any
 
+from edgejoule import files
 from edgejoule.errors import EdgejouleError, MeasurementError, UsageError
 
 # EFBIG: a file-size limit (`ulimit -f`) stops a run just as a full disk does.
@@ -35,20 +34,8 @@ def plain(value: Any) -> Any:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a JSON file so that it is there whole or not at all, also after a power cut."""
-    partial = path.with_name(path.name + ".partial")
-    text = json.dumps(plain(content), indent=1, sort_keys=False, allow_nan=False)
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-    if sys.platform != "win32":  # a directory cannot be opened there
-        fd = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
+    """Write a JSON file whole or not at all, of whatever a runtime or a model says of itself."""
+    files.write_json(path, plain(content))
 
 
 def disk_full_error(error: OSError, directory: Path) -> MeasurementError:

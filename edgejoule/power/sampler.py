@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
-import json
 import os
 import signal
 import sys
@@ -28,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from edgejoule.errors import MeasurementError
+from edgejoule.files import write_json
 from edgejoule.power.sensor import Sensor
 from edgejoule.power.sensors import open_sensor
 from edgejoule.processes import Parent, child_main
@@ -188,16 +188,6 @@ def probe(sensor: Sensor) -> int:
             "`measure_power.py rails` shows what can be read here",
         )
     return took_ns
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Write a JSON file so that it is there whole or not at all."""
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, sort_keys=True)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def main(config: dict[str, Any], parent: Parent) -> None:

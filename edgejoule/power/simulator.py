@@ -22,8 +22,9 @@ from pathlib import Path
 from typing import Any
 
 from edgejoule.errors import MeasurementError
+from edgejoule.files import write_json
 from edgejoule.phases import PHASES, PageReader
-from edgejoule.power.sampler import raise_priority, sharpen_timer, write_json
+from edgejoule.power.sampler import raise_priority, sharpen_timer
 from edgejoule.power.simulated_board import (
     CHIP,
     CYCLE_NS,
