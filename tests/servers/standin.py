@@ -127,8 +127,10 @@ http {{
 }}
 """
 
+# A #! line ends at the first space of a path: the shell starts this same file as Python.
 _NEW_REPOSITORY = """\
-#!{python}
+#!/bin/sh
+'''exec' "{python}" "$0" # '''
 import os, subprocess, sys, urllib.parse
 form = urllib.parse.parse_qs(sys.stdin.read(int(os.environ["CONTENT_LENGTH"] or 0)))
 path = "{home}/git/{login}/" + form["name"][0] + ".git"
