@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
 """Measure one model: time and energy of every layer. See --help and docs/ExperimentScripts.md."""
 
-import sys
-
+from edgejoule.cli.leave import leave
 from edgejoule.cli.measure_inference import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

@@ -1,9 +1,8 @@
 #!/usr/bin/env python3
 """Look at a dataset: write its report.md."""
 
-import sys
-
+from edgejoule.cli.leave import leave
 from edgejoule.cli.report import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

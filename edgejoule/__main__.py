@@ -1,8 +1,7 @@
 """`python -m edgejoule` is the installed command."""
 
-import sys
-
+from edgejoule.cli.leave import leave
 from edgejoule.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())

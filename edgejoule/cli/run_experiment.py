@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from edgejoule.cli.leave import leave
 from edgejoule.errors import EXIT_DONE, UsageError, run_command
 
 if TYPE_CHECKING:
@@ -160,4 +161,4 @@ def ask(knobs: Knobs) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    leave(main())
