@@ -1,7 +1,6 @@
 """`python -m edgejoule` is the installed command."""
 
-from edgejoule.cli.leave import leave
-from edgejoule.cli.main import main
+from edgejoule.cli.main import run
 
 if __name__ == "__main__":
-    leave(main())
+    run()

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from edgejoule import __version__
+from edgejoule.cli.leave import leave
 
 VERBS = {
     "experiment": ("run_experiment", "the default experiment over all networks"),
@@ -43,3 +44,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = importlib.import_module(f"edgejoule.cli.{VERBS[args.verb][0]}")
     status: int = command.main(args.arguments)
     return status
+
+
+def run() -> None:
+    """Run as the installed command: `main`, and the end that every script has."""
+    leave(main())
