@@ -37,6 +37,7 @@ from edgejoule.preflight_checks import (
     check_server,
     check_weights,
 )
+from edgejoule.power.sensor import Where
 from edgejoule.processes import PROJECT_ROOT, child_environment
 from edgejoule.report.text import printable
 
@@ -88,7 +89,7 @@ def run_preflight(
         if knobs.push in ("each", "end"):
             server = stack.enter_context(probe("server", knobs.owner or "", knobs.repository))
         machine = describe_machine(sysfs_root, proc_root, root)
-        sensor, sensor_check = check_sensor(knobs.sensor, sysfs_root)
+        sensor, sensor_check = check_sensor(knobs.sensor, Where(sysfs_root))
         container = in_container(root)
         before = [
             check_board(machine),

@@ -15,6 +15,7 @@ from edgejoule.knobs import Knobs
 from edgejoule.machine import PowerMode
 from edgejoule.machine_state import fans, temperatures_c
 from edgejoule.plan import Network, size
+from edgejoule.power.sensor import Where
 
 WARM_C = 50.0
 LOW_MEMORY_MIB = 2048
@@ -154,13 +155,13 @@ def check_desktop(processes: Sequence[str], container: bool) -> Check:
     return Check("desktop", "ok", "cannot be seen in a container" if container else "none runs")
 
 
-def check_sensor(wanted: str, sysfs_root: str) -> tuple[str, Check]:
+def check_sensor(wanted: str, where: Where) -> tuple[str, Check]:
     """Read a value from the sensor; return its name (`none` if there is none) and the verdict."""
     from edgejoule.power.sensors import choose_sensor
 
     name = "sensor"
     try:
-        choice = choose_sensor(wanted, sysfs_root)
+        choice = choose_sensor(wanted, where)
     except EdgejouleError as error:
         return wanted, Check(name, "blocks", error.message, error.mend, error.exit_code)
     if choice.usable or wanted == "none":

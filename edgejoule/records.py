@@ -16,6 +16,7 @@ import json
 import os
 import struct
 import time
+from array import array
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,11 @@ class RecordWriter:
         """Append one record."""
         self._buffer += self._pack(*values)
         self.count += 1
+
+    def write_words(self, words: array[int], records: int) -> None:
+        """Append whole records that already are in the file's form, as 64-bit words."""
+        self._buffer += words.tobytes()
+        self.count += records
 
     def tick(self, now_ns: int) -> None:
         """Flush if the last flush is longer ago than `flush_s`; call it outside timed spans."""

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from edgejoule.errors import EdgejouleError, MeasurementError
 from edgejoule.power.ina3221 import inherited_descriptors
+from edgejoule.power.sensor import Where
 from edgejoule.power.sensors import SIMULATED
 from edgejoule.processes import Child, start_child
 
@@ -25,6 +27,26 @@ TRUTH_FILE = "truth.json"
 LOG_FILE = "run.log"
 # A Python start on a busy small board takes seconds, a slow driver's first sweep one more.
 _READY_S = 30.0
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """The attribution rate: which rails, and when.
+
+    Attributes:
+        rails: The rails whose current is polled; None: those of the board's total.
+        phases: The phases in which it is on, None for always.
+        seed: Seeds the irregularity of the polls.
+    """
+
+    rails: tuple[str, ...] | None = None
+    phases: tuple[str, ...] | None = None
+    seed: int = 0
+
+    def to_json(self, directory: Path) -> dict[str, Any]:
+        """Return what the sampler is told; it looks up the phase in the page of `directory`."""
+        page = str(directory / "page.bin") if self.phases is not None else None
+        return {**asdict(self), "page": page}
 
 
 def wall_anchor() -> dict[str, int]:
@@ -59,10 +81,11 @@ def start_simulator(directory: Path, seed: int = 0, timeout_s: float = _READY_S)
 def start_sampler(
     sensor: str,
     directory: Path,
-    sysfs_root: str = "/sys",
+    where: Where = Where(),  # noqa: B008 (frozen)
     anchor: dict[str, int] | None = None,
     *,
     period_ns: int | None = None,
+    attribution: Attribution | None = None,
     timeout_s: float = _READY_S,
 ) -> tuple[Child, dict[str, Any]]:
     """Start the sampler on a chosen sensor and wait for its first sweep.
@@ -70,26 +93,29 @@ def start_sampler(
     Args:
         sensor: The sensor's name, as `choose_sensor` gave it; not `none`.
         directory: Where `power.bin` and `sampler.json` go.
-        sysfs_root: Where sysfs lies; for the simulated board it is the one in `directory`.
+        where: Where to look; for the simulated board its sysfs is the one in `directory`.
         anchor: The run's `wall_anchor`; None takes one now.
-        period_ns: Sweep period, None for the sensor's refresh.
+        period_ns: Sweep period, None for the sensor's own.
+        attribution: The attribution rate, None for the monitor rate alone.
         timeout_s: How long to wait.
 
     Returns:
         The sampler and its message `ready`: `channels`, `sensor`, `simulated`, `refresh_ns`,
-        `period_ns`.
+        `groups`, `board`, `total`, `period_ns`, `cpu` (that it is pinned to), `attribution`.
 
     Raises:
         EdgejouleError: It reported an error, died, or was not ready in time; it is stopped.
     """
-    root = str(directory / SYSFS_DIRECTORY) if sensor == SIMULATED else sysfs_root
+    if sensor == SIMULATED:
+        where = Where(str(directory / SYSFS_DIRECTORY))
     config = {
         "sensor": sensor,
-        "sysfs_root": root,
+        "where": asdict(where),
         "output": str(directory / POWER_FILE),
         "report": str(directory / REPORT_FILE),
         "period_ns": period_ns,
         "wall_anchor": anchor or wall_anchor(),
+        "attribution": None if attribution is None else attribution.to_json(directory),
     }
     log = directory / LOG_FILE
     # Rail files that only root may read came open with us: they go on to this child and no other.

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from edgejoule.phases import PhaseBoard
-from edgejoule.power.acquire import start_sampler, start_simulator
+from edgejoule.power.acquire import Attribution, start_sampler, start_simulator
+from edgejoule.power.sensor import Where
 from edgejoule.power.sensors import SIMULATED
 from edgejoule.supervision import StopFlag, Supervisor
 
@@ -27,7 +28,7 @@ class Recording:
     Attributes:
         start_ns: When what was recorded began; samples begin a little before.
         end_ns: When it ended; samples go on a little longer, so that both edges are known.
-        ready: The sampler's message `ready`: channels, sensor, simulated, refresh_ns, period_ns.
+        ready: The sampler's message `ready` (`acquire.start_sampler`).
         report: The sampler's message `done`: what it counted.
     """
 
@@ -40,21 +41,26 @@ class Recording:
 def record(
     sensor: str,
     directory: Path,
-    sysfs_root: str,
+    where: Where,
     stop: StopFlag,
     during: Callable[[Supervisor], int | None],
     on_tick: Callable[[int], None] = lambda _now_ns: None,
+    *,
+    period_ns: int | None = None,
+    attribution: Attribution | None = None,
 ) -> Recording:
     """Record every channel of a sensor while `during` runs.
 
     Args:
         sensor: A chosen sensor, not `none`.
         directory: An empty folder for `power.bin` and the rest.
-        sysfs_root: Where sysfs lies; the simulated board has its own.
+        where: Where to look for the sensor; the simulated board has its own sysfs.
         stop: Raised flag ends everything.
         during: What is recorded; it lets time pass through the supervisor it is given, and returns
             when it ended (ns) if it knows better than its return.
         on_tick: Called about four times a second.
+        period_ns: Sweep period, None for the sensor's own.
+        attribution: The attribution rate, None for the monitor rate alone.
 
     Raises:
         EdgejouleError: A child failed, or the user wants to end; no child is left.
@@ -66,7 +72,9 @@ def record(
             board.mark("idle_before")
             if sensor == SIMULATED:
                 supervisor.add(start_simulator(directory))
-            sampler, ready = start_sampler(sensor, directory, sysfs_root)
+            sampler, ready = start_sampler(
+                sensor, directory, where, period_ns=period_ns, attribution=attribution
+            )
             supervisor.add(sampler)
             margin_s = _PERIODS_AROUND * ready["period_ns"] * 1e-9
             supervisor.wait(margin_s)

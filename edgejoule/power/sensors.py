@@ -1,22 +1,23 @@
-"""Which sensors there are, and how one is chosen: by reading a value from it.
+"""Which sensors there are, and how they are chosen: by reading a value from each.
 
-A new sensor is one more line in `SENSORS`. `auto` takes the first real one that gives a value and
-never the simulated board.
+A new sensor is one more line in `SENSORS`. `auto` takes what is there for the device that is
+measured and never the simulated board; several can be asked for together (`nvml,rapl`).
 
 Standard library only.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from edgejoule.errors import EdgejouleError, UsageError
-from edgejoule.power.ina3221 import Ina3221Sensor
-from edgejoule.power.sensor import Sensor
+from edgejoule.power.sensor import Sensor, Total, Where
+from edgejoule.power.several import SeveralSensors
 
 NONE = "none"
 AUTO = "auto"
@@ -28,24 +29,102 @@ class SensorKind:
     """A sensor that can be asked for.
 
     Attributes:
-        open: Opens it, given the sysfs root; raises `EdgejouleError` if it is not here.
+        open: Opens it; raises `EdgejouleError` if it is not here or gives no value.
+        looked_for: Says what was looked for and why it is not here, one line each.
         summary: What it is, a few words.
         simulated: Whether its values are made up; such a one is taken only by name.
     """
 
-    open: Callable[[str], Sensor]
+    open: Callable[[Where], Sensor]
+    looked_for: Callable[[Where], list[str]]
     summary: str
     simulated: bool = False
 
 
-def _open_simulated(sysfs_root: str) -> Sensor:
-    return Ina3221Sensor(sysfs_root, SIMULATED, simulated=True)
+def _ina(where: Where) -> Sensor:
+    from edgejoule.power.ina3221 import Ina3221Sensor
+
+    return Ina3221Sensor(where.sysfs_root)
+
+
+def _ina_looked_for(where: Where) -> list[str]:
+    from edgejoule.power.ina3221 import looked_for
+
+    return looked_for(where.sysfs_root)
+
+
+def _simulated(where: Where) -> Sensor:
+    from edgejoule.power.ina3221 import Ina3221Sensor
+
+    return Ina3221Sensor(where.sysfs_root, SIMULATED, simulated=True)
+
+
+def _nvml(where: Where) -> Sensor:
+    from edgejoule.power.nvml import NvmlSensor
+
+    return NvmlSensor(where.gpu_uuid)
+
+
+def _nvml_looked_for(_where: Where) -> list[str]:
+    from edgejoule.power.nvml import looked_for
+
+    return looked_for()
+
+
+def _rapl(where: Where) -> Sensor:
+    from edgejoule.power.rapl import RaplSensor
+
+    return RaplSensor(where.sysfs_root)
+
+
+def _rapl_looked_for(where: Where) -> list[str]:
+    from edgejoule.power.rapl import looked_for
+
+    return looked_for(where.sysfs_root)
+
+
+def _battery(where: Where) -> Sensor:
+    from edgejoule.power.battery import BatterySensor
+
+    return BatterySensor(where.sysfs_root)
+
+
+def _battery_looked_for(where: Where) -> list[str]:
+    from edgejoule.power.battery import looked_for
+
+    return looked_for(where.sysfs_root)
+
+
+def _tegrastats(_where: Where) -> Sensor:
+    from edgejoule.power.tegrastats_sensor import TegrastatsSensor
+
+    return TegrastatsSensor()
+
+
+def _tegrastats_looked_for(_where: Where) -> list[str]:
+    from edgejoule.power.tegrastats_sensor import looked_for
+
+    return looked_for()
 
 
 SENSORS: dict[str, SensorKind] = {
-    "ina3221": SensorKind(Ina3221Sensor, "INA3221 power monitor of Jetson boards, through hwmon"),
-    SIMULATED: SensorKind(_open_simulated, "a made-up board, for trying things out", True),
+    "ina3221": SensorKind(
+        _ina, _ina_looked_for, "INA3221 and INA238 power monitors of Jetson boards, through sysfs"
+    ),
+    "nvml": SensorKind(_nvml, _nvml_looked_for, "an NVIDIA GPU's own readings, through its driver"),
+    "rapl": SensorKind(_rapl, _rapl_looked_for, "energy counters of x86 CPUs, through powercap"),
+    "tegrastats": SensorKind(
+        _tegrastats, _tegrastats_looked_for, "NVIDIA's tegrastats program on a Jetson"
+    ),
+    "battery": SensorKind(_battery, _battery_looked_for, "a laptop's battery; slow"),
+    SIMULATED: SensorKind(
+        _simulated, lambda _where: [], "a made-up board, for trying things out", simulated=True
+    ),
 }
+# What `auto` tries, in order; what stands together are different supplies, taken together.
+_AUTO_ANY = (("ina3221",), ("tegrastats",), ("nvml", "rapl"), ("battery",))
+_AUTO_GPU = (("ina3221",), ("tegrastats",), ("nvml",))
+_AUTO_CPU = (("ina3221",), ("tegrastats",), ("rapl",), ("battery",))
 
 
 @dataclass(frozen=True)
@@ -53,7 +132,7 @@ class SensorChoice:
     """Which sensor a measurement uses.
 
     Attributes:
-        name: The sensor, or `none`.
+        name: The sensor, several with commas between, or `none`.
         why: Why this one, or why none.
         usable: Whether there will be power readings.
         mend: What to do to get some, empty if there are.
@@ -72,80 +151,126 @@ def known_sensors() -> tuple[str, ...]:
     return (AUTO, NONE, *SENSORS)
 
 
-def open_sensor(name: str, sysfs_root: str = "/sys") -> Sensor:
-    """Open a sensor by name; `simulated` wants the simulated board's tree as its root.
+def names_of(text: str) -> tuple[str, ...]:
+    """Return the sensors of a list `a,b`, each once.
+
+    Raises:
+        UsageError: No such sensor, or one that goes with no other.
+    """
+    names = tuple(dict.fromkeys(filter(None, (part.strip() for part in text.split(",")))))
+    for name in names or (text,):
+        if name not in known_sensors():
+            known = ", ".join(known_sensors())
+            raise UsageError(f"unknown sensor {name!r}", f"known are {known}")
+        if len(names) > 1 and name in {AUTO, NONE, SIMULATED}:
+            raise UsageError(f"--sensor {text}: {name} goes with no other", f"give {name} alone")
+    return names
+
+
+def open_sensor(text: str, where: Where = Where()) -> Sensor:  # noqa: B008 (frozen)
+    """Open a sensor by name, or several; `simulated` wants the simulated board's tree as its root.
 
     Raises:
         UsageError: No such sensor.
         MeasurementError: It is not here, or cannot be read.
     """
-    if name not in SENSORS:
-        raise UsageError(f"unknown sensor {name!r}", f"known are {', '.join(known_sensors())}")
-    return SENSORS[name].open(sysfs_root)
+    names = names_of(text)
+    for name in names:
+        if name not in SENSORS:
+            raise UsageError(
+                f"sensor {name!r} cannot be opened", f"give one of {', '.join(SENSORS)}"
+            )
+    opened: list[Sensor] = []
+    try:
+        for name in names:
+            sensor = SENSORS[name].open(where)
+            if not hasattr(sensor, "groups"):  # SHIM
+                from edgejoule.power.sensor import Group
+
+                every = tuple(range(len(sensor.channels())))
+                sensor.groups = lambda s=sensor, e=every: (Group(s.name, e, s.refresh_ns),)
+            if not hasattr(sensor, "descriptors"):  # SHIM
+                sensor.descriptors = lambda s=sensor: tuple(s._descriptors)
+            opened.append(sensor)
+    except BaseException:
+        for sensor in opened:
+            sensor.close()
+        raise
+    return opened[0] if len(opened) == 1 else SeveralSensors(opened)
 
 
-def choose_sensor(name: str, sysfs_root: str = "/sys") -> SensorChoice:
-    """Choose a sensor as `--sensor` says; `auto` reads a value from each real one in turn.
+def choose_sensor(
+    text: str,
+    where: Where = Where(),  # noqa: B008 (frozen)
+    device: str | None = None,
+) -> SensorChoice:
+    """Choose a sensor as `--sensor` says; `auto` reads a value from each candidate in turn.
 
     Args:
-        name: `auto`, `none` or a sensor's name.
-        sysfs_root: Where sysfs lies.
+        text: `auto`, `none`, a sensor's name or several with commas between.
+        where: Where to look.
+        device: What is measured, `cpu` or `cuda:<n>`: `auto` then takes only a sensor that sees
+            it. None: whatever is here.
 
     Raises:
         UsageError: No such sensor, or one asked for by name that is not here.
     """
-    if "," in name:
-        raise UsageError(
-            f"--sensor {name}: one sensor at a time", f"give one of {', '.join(known_sensors())}"
-        )
-    if name == NONE:
+    names = names_of(text)
+    if text == NONE:
         return SensorChoice(NONE, "asked for no sensor", usable=False, mend="", tried=())
-    if name == AUTO:
-        return _choose_real(sysfs_root)
-    if name not in SENSORS:
-        raise UsageError(f"unknown sensor {name!r}", f"known are {', '.join(known_sensors())}")
-    if SENSORS[name].simulated:
+    if text == AUTO:
+        return _choose_real(where, device)
+    if names == (SIMULATED,):
         if sys.platform == "win32":
             raise UsageError("the simulated board needs Linux or macOS", "use --sensor none")
         why = "asked for by name; its power is made up"
-        return SensorChoice(name, why, usable=True, mend="", tried=())
-    try:
-        found = _try(name, sysfs_root)
-    except EdgejouleError as error:
-        mend = error.mend or "use --sensor none to measure time alone"
-        raise UsageError(f"sensor {name}: {error.message}", mend) from error
-    return SensorChoice(name, f"asked for by name; {found}", True, "", ((name, found),))
+        return SensorChoice(SIMULATED, why, usable=True, mend="", tried=())
+    tried = []
+    for name in names:
+        try:
+            tried.append((name, try_sensor(name, where)))
+        except EdgejouleError as error:
+            mend = error.mend or "use --sensor none to measure time alone"
+            raise UsageError(f"sensor {name}: {error.message}", mend) from error
+    why = "asked for by name; " + "; ".join(found for _, found in tried)
+    return SensorChoice(",".join(names), why, usable=True, mend="", tried=tuple(tried))
 
 
-def _choose_real(sysfs_root: str) -> SensorChoice:
+def _choose_real(where: Where, device: str | None) -> SensorChoice:
     tried: list[tuple[str, str]] = []
     mends: list[str] = []
-    for name, kind in SENSORS.items():
-        if kind.simulated:
-            continue
-        try:
-            found = _try(name, sysfs_root)
-        except EdgejouleError as error:
-            tried.append((name, error.message))
-            mends.append(error.mend)
-            continue
-        tried.append((name, found))
-        return SensorChoice(name, found, usable=True, mend="", tried=tuple(tried))
+    if device is None:
+        order: Sequence[Sequence[str]] = _AUTO_ANY
+    else:
+        order = _AUTO_CPU if device == "cpu" else _AUTO_GPU
+    for together in order:
+        usable = []
+        for name in together:
+            try:
+                tried.append((name, try_sensor(name, where)))
+                usable.append(name)
+            except EdgejouleError as error:
+                tried.append((name, error.message))
+                mends.append(error.mend)
+        if usable:
+            found = dict(tried)
+            why = "; ".join(found[name] for name in usable)
+            return SensorChoice(",".join(usable), why, True, "", tuple(tried))
     why = "; ".join(f"{name}: {reason}" for name, reason in tried)
     mends.append("`--sensor simulated` tries things out with made-up power")
-    mend = "; ".join(filter(None, mends))
+    mend = "; ".join(dict.fromkeys(filter(None, mends)))
     return SensorChoice(NONE, why, usable=False, mend=mend, tried=tuple(tried))
 
 
-def _try(name: str, sysfs_root: str) -> str:
+def try_sensor(name: str, where: Where) -> str:
     """Read one value; return what was read, for people.
 
     Raises:
         EdgejouleError: It is not here or gives no value.
     """
-    sensor = open_sensor(name, sysfs_root)
+    sensor = open_sensor(name, where)
     reasons: set[str] = set()
-    try:
+    with contextlib.closing(sensor):
         for channel in sensor.channels():
             try:
                 value = sensor.read(channel.index)
@@ -155,9 +280,27 @@ def _try(name: str, sysfs_root: str) -> str:
                 continue
             rails = len({other.rail for other in sensor.channels()})
             return f"{channel.rail} reads {value} {channel.unit}, {rails} rails"
-    finally:
-        sensor.close()
     raise UsageError(
-        f"found below {Path(sysfs_root)}, but no value can be read ({', '.join(sorted(reasons))})",
+        f"found, but no value can be read ({', '.join(sorted(reasons))})",
         "see `dmesg` for what the driver says",
     )
+
+
+def identify(sensor: Sensor, where: Where) -> tuple[dict[str, Any], Total | None]:
+    """Return the board that an open sensor's rails are of, as plain values, and the total.
+
+    For rails that no board's table is about (NVML, RAPL, a battery) the board says so.
+    """
+    try:  # SHIM
+        from edgejoule.power.recognise import read_clues, recognise
+        from edgejoule.power.totals import combined_total, rails_by_sensor
+    except ModuleNotFoundError:  # SHIM
+        from edgejoule.power.boards import total_rails
+
+        rails = total_rails(tuple(c.rail for c in sensor.channels()))
+        return {}, Total(rails, "", "", "") if rails else None
+
+    plain = [channel.to_json() for channel in sensor.channels()]
+    found = recognise(plain, read_clues(where.sysfs_root))
+    total = combined_total(rails_by_sensor(plain, sensor.name), found.total)
+    return asdict(found), total
