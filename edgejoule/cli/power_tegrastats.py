@@ -84,19 +84,27 @@ def _check(output: Path) -> None:
 def _total_of(board: str | None) -> Callable[[Sequence[str]], Sequence[str] | None]:
     """Return what gives the rails of the total: of the named board, or of the one that fits."""
     from edgejoule.errors import UsageError
-    from edgejoule.power.boards import BOARDS, total_rails
+    from edgejoule.power.boards import BOARDS, boards_by_text, total_rails
 
     if board is None:
         return total_rails
-    wanted = " ".join(board.split()).lower()
-    exact = [one for one in BOARDS if wanted in {name.lower() for name in one.boards}]
-    found = exact or [one for one in BOARDS if any(wanted in n.lower() for n in one.boards)]
-    if not wanted or not found or len({one.total for one in found}) > 1:
-        names = ", ".join(name for one in found or BOARDS for name in one.boards)
-        what = "several boards" if wanted and found else "no known board"
-        raise UsageError(f"--board {board}: {what}", f"give one of {names}")
-    parts = found[0].total
-    return lambda rails: parts if set(parts) <= set(rails) else None
+    names = [one.name for one in boards_by_text(board, named=True)]
+    families = {name: [one for one in BOARDS if name in one.boards] for name in names}
+    if len({tuple(one.total for one in known) for known in families.values()}) != 1:
+        known_names = dict.fromkeys(name for one in BOARDS for name in one.boards)
+        what = "several boards with different totals" if names else "no board that is known here"
+        raise UsageError(
+            f"--board {board}: {what}", f"give one of {', '.join(names or known_names)}"
+        )
+
+    def of(rails: Sequence[str]) -> Sequence[str] | None:
+        for family in families[names[0]]:  # the best total first
+            there = family.known_among(rails)
+            if all(label in there for label in family.total):
+                return [there[label] for label in family.total]
+        return None
+
+    return of
 
 
 def _convert(
@@ -172,7 +180,8 @@ def _rails(summary: LogSummary) -> list[str]:
     for rail in rails:
         energy = "-" if rail.energy_mj is None else f"{rail.energy_mj * 1e-3:.3f}"
         lines.append(f"{rail.name:<20} {rail.mean_mw * 1e-3:8.3f} {energy:>10} {rail.lines:>7}")
-    if rails[-1].name != "total":
+    lines += [f"total = {' + '.join(parts)}" for parts in summary.totals]
+    if not summary.totals:
         lines.append("these rails are no board's that is known here, so there is no total")
     return lines
 

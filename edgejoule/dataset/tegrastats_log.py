@@ -87,6 +87,7 @@ class LogSummary:
         cut_end: Whether the last line has no line end, so that it may be cut.
         columns: All figures that any line has, by kind, then as they come.
         rails: Each rail, in the order of appearance; last `total` where it is known.
+        totals: The rails that were added up to `total`; more than one sum where rails come and go.
         first_time: Wall time of the first line, if it has one.
         last_time: That of the last one.
         clock: What the energies rest on: `wall times`, `interval` or empty.
@@ -103,6 +104,7 @@ class LogSummary:
     cut_end: bool
     columns: tuple[Column, ...]
     rails: tuple[RailSummary, ...]
+    totals: tuple[tuple[str, ...], ...]
     first_time: datetime | None
     last_time: datetime | None
     clock: str
@@ -254,6 +256,7 @@ class _Adder:
         self._parts: dict[tuple[str, ...], Sequence[str] | None] = {}
         self._rails: dict[str, _Integral] = {}
         self._total = _Integral()
+        self.totals: dict[tuple[str, ...], None] = {}
 
     def add(self, number: int, sample: Sample, t_s_nominal: float | None) -> None:
         wall = sample.local_time
@@ -281,6 +284,7 @@ class _Adder:
             self._parts[names] = self._total_of(names)
         parts = self._parts[names]
         if parts:
+            self.totals[tuple(parts)] = None
             self._total.add(t_s, sum(powers[name] for name in parts))
 
     def rails(self) -> tuple[RailSummary, ...]:
@@ -336,6 +340,7 @@ def summarise_log(
         not line.ended,
         _in_order(adder.columns),
         rails,
+        tuple(adder.totals),
         adder.first,
         adder.last,
         clock,
