@@ -1,0 +1,319 @@
+"""When a sensor renews its value: its period and phase, from when polled values change. Numpy.
+
+    reads     |   |     |  |    |   |  |     |   |     |
+    value     5   5     9  9    9   9  7     7   7     7
+    refresh       x          x           x          x         (two of the four change the value)
+    known       [-----]            [-----]                    a change lies between two reads
+
+Polls are irregular, changes are missed where neighbours are equal (steps, chip averaging), some
+come late. So nothing is concluded from the gaps between changes: the period is the lowest
+frequency at which all change times agree in phase (a periodogram of their moments), then a line,
+or a parabola where the sensor's clock drifts, is fitted to the moments over their numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edgejoule.energy.statistics import t95
+
+if TYPE_CHECKING:
+    from edgejoule.energy.sensor_model import Floats
+
+BLOCKS = 40
+_FEWEST_CHANGES = 30
+_PER_BLOCK = 300  # changes that are searched in phase with one another
+_COHERENT = 0.6  # share of the change times that agrees at the right frequency, at least
+_POLLS_PER_REFRESH = 2.2
+_SIGNIFICANT = 4.0  # in standard errors: below it a clock is taken as steady
+_LOCAL = 40  # pieces in which a clock that wanders is followed
+
+
+@dataclass(frozen=True)
+class ClockFit:
+    """The sensor's rhythm: value number n is shown at about `shown(n)`.
+
+    Attributes:
+        origin_ns: Times below count from here (CLOCK_MONOTONIC).
+        refresh_ns: Mean period over the data.
+        refresh_half_ns: Half-width of its 95 % interval.
+        phase_ns: When value 0 is shown, from the origin; number 0 is in the middle of the data.
+        phase_half_ns: Half-width of its 95 % interval; the same for any value in mid-data.
+        drift_per_s: Relative change of the period per second.
+        drift_half: Half-width of its 95 % interval.
+        jitter_ns: How far single refreshes lie from the fit, beyond what the polls blur.
+        wander_ns: Largest correction of `shown` for slow wander of the clock, 0: none was needed.
+        coherence: Share of the change times that agrees in phase, 0..1.
+        changes: How many changes were used.
+        read_ns: Median duration of a read: within it nobody knows when the value was taken.
+        reads_per_refresh: How many reads there were per refresh, in the median.
+    """
+
+    origin_ns: int
+    refresh_ns: float
+    refresh_half_ns: float
+    phase_ns: float
+    phase_half_ns: float
+    drift_per_s: float
+    drift_half: float
+    jitter_ns: float
+    wander_ns: float
+    coherence: float
+    changes: int
+    read_ns: float
+    reads_per_refresh: float
+    _coefficients: tuple[float, float, float]
+    _knots: Floats
+    _corrections: Floats
+
+    def shown(self, number: Floats) -> Floats:
+        """Return when values are shown, ns from the origin, float64."""
+        phase, period, bend = self._coefficients
+        result: Floats = phase + number * (period + number * bend)
+        return result + np.interp(number, self._knots, self._corrections)
+
+    def number(self, at_ns: Floats) -> Floats:
+        """Return which value is shown at times, with the part of its refresh that has passed."""
+        phase, period, bend = self._coefficients
+        number = (at_ns - phase) / period
+        for _ in range(4):  # drift and wander are small: this closes in at once
+            number = number - (self.shown(number) - at_ns) / (period + 2 * bend * number)
+        return number
+
+
+@dataclass(frozen=True)
+class NoClock:
+    """The rhythm cannot be known from these reads, and why."""
+
+    why: str
+
+
+def fit_clock(t0_ns: np.ndarray, t1_ns: np.ndarray, values: np.ndarray) -> ClockFit | NoClock:
+    """Find a channel's refresh from polled values.
+
+    Args:
+        t0_ns: int64 (n,), increasing, before each read.
+        t1_ns: int64 (n,), after each read.
+        values: (n,), as read.
+
+    Returns:
+        The rhythm, or why it cannot be known.
+    """
+    changed = np.flatnonzero(np.diff(values) != 0)
+    if len(changed) < _FEWEST_CHANGES:
+        return NoClock(
+            f"the value changed {len(changed)} times, at least {_FEWEST_CHANGES} are needed"
+        )
+    origin_ns = int(t0_ns[0])
+    early = (t0_ns[changed] - origin_ns).astype(np.float64)
+    late = (t1_ns[changed + 1] - origin_ns).astype(np.float64)
+    spacing = float(np.median(np.diff(t0_ns)))
+    kept = late - early < 6 * spacing  # what changed within a gap tells nothing
+    middle, width = 0.5 * (early + late)[kept], (late - early)[kept]
+    if len(middle) < _FEWEST_CHANGES:
+        return NoClock("the reads have too many gaps")
+    found = _search(middle, spacing)
+    if found is None:
+        return NoClock("the value changed at too few different times")
+    frequency, coherence = found
+    if coherence < _COHERENT:
+        share = len(changed) / max(1, len(values) - 1)
+        return NoClock(
+            f"no period fits the changes (at best {coherence:.0%} agree; reads {spacing * 1e-6:.3g}"
+            f" ms apart, {share:.0%} of them show a change): the sensor may renew its value faster "
+            "than the reads come"
+        )
+    return _refine(middle, width, frequency, coherence, t0_ns, t1_ns, origin_ns)
+
+
+def _search(middle: Floats, spacing: float) -> tuple[float, float] | None:
+    """Return the frequency (1/ns) at which the change times agree best, and how well (0..1)."""
+    gaps = np.diff(middle)
+    shortest = float(np.quantile(gaps[gaps > 0.5 * spacing], 0.02)) if len(gaps) else 0.0
+    highest = 1.0 / (_POLLS_PER_REFRESH * spacing)
+    lowest = 1.0 / (3.0 * max(shortest, spacing))
+    if not 0 < lowest < highest:
+        return None
+    blocks = max(1, len(middle) // _PER_BLOCK)
+    parts = np.array_split(middle, blocks)
+    length = max(float(part[-1] - part[0]) for part in parts)
+    if length <= 0:
+        return None
+    # Moments into a fine histogram, so that one FFT gives all frequencies.
+    step = 0.2 / highest
+    size = 1 << int(np.ceil(np.log2(4 * length / step + 1)))
+    power = np.zeros(size // 2 + 1)
+    for part in parts:
+        counts = np.bincount(((part - part[0]) / step).astype(np.int64), minlength=size)[:size]
+        power += np.abs(np.fft.rfft(counts)) ** 2 / len(part) ** 2
+    frequencies = np.arange(len(power)) / (size * step)
+    inside = (frequencies >= lowest) & (frequencies <= highest)
+    if not np.any(inside):
+        return None
+    best = float(frequencies[inside][np.argmax(power[inside])])
+    for span in (1 / (8 * length), 1 / (80 * length)):
+        around = best + span * np.linspace(-2, 2, 41)
+        best = float(around[np.argmax([_agreement(parts, f) for f in around])])
+    return best, float(np.sqrt(_agreement(parts, best)))
+
+
+def _agreement(parts: list[np.ndarray], frequency: float) -> float:
+    turns = [np.abs(np.mean(np.exp(2j * np.pi * frequency * (p - p[0])))) ** 2 for p in parts]
+    return float(np.mean(turns))
+
+
+def _refine(
+    middle: Floats,
+    width: Floats,
+    frequency: float,
+    coherence: float,
+    t0_ns: np.ndarray,
+    t1_ns: np.ndarray,
+    origin_ns: int,
+) -> ClockFit:
+    number = _count(middle, frequency)
+    kept = np.ones(len(middle), bool)
+    coefficients = np.zeros(3)
+    residual = middle
+    for _ in range(4):
+        coefficients = _fit(number[kept], middle[kept], 2)
+        number = _nearest(middle, coefficients)
+        residual = middle - _curve(coefficients, number)
+        spread = max(1.4826 * float(np.median(np.abs(residual))), float(np.median(width)) / 12)
+        kept = np.abs(residual) < 5 * spread  # a sensor or a reader that came late
+    # Number 0 in the middle: period and phase are independent there.
+    number = number - np.rint(float(np.mean(number[kept])))
+    coefficients, covariance = _fit_with_errors(number[kept], middle[kept], 2)
+    if abs(coefficients[2]) < _SIGNIFICANT * covariance[2, 2] ** 0.5:
+        steady, steady_covariance = _fit_with_errors(number[kept], middle[kept], 1)
+        bend_error = covariance[2, 2] ** 0.5
+        bend = float(coefficients[2])
+        coefficients = np.append(steady, 0.0)
+        covariance[:2, :2] = steady_covariance
+    else:
+        bend, bend_error = float(coefficients[2]), covariance[2, 2] ** 0.5
+    residual = (middle - _curve(coefficients, number))[kept]
+    knots, corrections = _wander(number[kept], residual, float(np.std(residual)))
+    t = t95(BLOCKS - 3)
+    period = float(coefficients[1])
+    # Numbers are refreshes: the period changes by 2 bend per refresh of `period` ns.
+    per_s = 2.0 / period**2 * 1e9
+    blur = float(np.mean(width[kept] ** 2)) / 12
+    return ClockFit(
+        origin_ns,
+        refresh_ns=period,
+        refresh_half_ns=t * float(covariance[1, 1]) ** 0.5,
+        phase_ns=float(coefficients[0]),
+        phase_half_ns=t * float(covariance[0, 0]) ** 0.5,
+        drift_per_s=bend * per_s,
+        drift_half=t * bend_error * per_s,
+        jitter_ns=max(0.0, float(np.var(residual)) - blur) ** 0.5,
+        wander_ns=float(np.max(np.abs(corrections))),
+        coherence=coherence,
+        changes=int(np.sum(kept)),
+        read_ns=float(np.median(t1_ns - t0_ns)),
+        reads_per_refresh=period / float(np.median(np.diff(t0_ns))),
+        _coefficients=(float(coefficients[0]), period, float(coefficients[2])),
+        _knots=knots,
+        _corrections=corrections,
+    )
+
+
+def _count(middle: Floats, frequency: float) -> Floats:
+    """Number the changes by refreshes: from one to the next, so that a drifting clock is followed.
+
+    The phase is tracked over about twenty changes, in which no clock drifts far.
+    """
+    number = np.empty(len(middle))
+    period = 1.0 / frequency
+    edges = list(range(0, len(middle), 20))
+    # Circular mean of the first part sets the phase; each part then corrects it.
+    phase = middle[0] + _offset(middle[:20] - middle[0], period)
+    base = 0.0
+    for start in edges:
+        part = middle[start : start + 20]
+        ahead = np.rint((part[0] - phase) / period)
+        base += ahead
+        phase += ahead * period
+        phase += _offset(part - phase, period)
+        number[start : start + 20] = base + np.rint((part - phase) / period)
+    return number
+
+
+def _offset(distance: Floats, period: float) -> float:
+    """Return the mean of distances modulo a period, within half a period of 0."""
+    turn = np.mean(np.exp(2j * np.pi * distance / period))
+    return float(np.angle(turn)) * period / (2 * np.pi)
+
+
+def _curve(coefficients: Floats, number: Floats) -> Floats:
+    result: Floats = coefficients[0] + number * (coefficients[1] + number * coefficients[2])
+    return result
+
+
+def _nearest(middle: Floats, coefficients: Floats) -> Floats:
+    number: Floats = (middle - coefficients[0]) / coefficients[1]
+    for _ in range(4):
+        slope = coefficients[1] + 2 * coefficients[2] * number
+        number = number - (_curve(coefficients, number) - middle) / slope
+    result: Floats = np.rint(number)
+    return result
+
+
+def _fit(number: Floats, middle: Floats, degree: int) -> Floats:
+    return _solve(number, middle, degree)[0]
+
+
+def _solve(number: Floats, middle: Floats, degree: int) -> tuple[Floats, Floats, Floats]:
+    """Return coefficients, the scaled design and the scales."""
+    scale = max(1.0, float(np.max(np.abs(number))))
+    scales: Floats = np.asarray(scale ** np.arange(degree + 1), np.float64)
+    design = np.vander(number / scale, degree + 1, increasing=True)
+    solution = np.linalg.lstsq(design, middle, rcond=None)[0] / scales
+    coefficients = np.zeros(3)
+    coefficients[: degree + 1] = solution
+    return coefficients, design, scales
+
+
+def _fit_with_errors(number: Floats, middle: Floats, degree: int) -> tuple[Floats, Floats]:
+    """Return coefficients and their covariance; neighbours in time may be alike, blocks are not."""
+    coefficients, design, scales = _solve(number, middle, degree)
+    residual = middle - _curve(coefficients, number)
+    covariance = clustered(design, residual) / np.outer(scales, scales)
+    return coefficients[: degree + 1], covariance
+
+
+def clustered(design: Floats, residual: Floats, blocks: int = BLOCKS) -> Floats:
+    """Return the covariance of least-squares coefficients with errors alike within blocks of time.
+
+    The sandwich estimator over consecutive blocks (Liang and Zeger, Biometrika 73, 1986), with the
+    usual factor for few blocks.
+    """
+    count = min(blocks, len(residual))
+    width = design.shape[1]
+    starts = np.arange(count) * len(residual) // count
+    scores = np.add.reduceat(design * residual[:, None], starts, axis=0)
+    inverse = np.linalg.pinv(design.T @ design)
+    factor = count / max(1, count - width)
+    result: Floats = factor * (inverse @ (scores.T @ scores) @ inverse)
+    return result
+
+
+def _wander(number: Floats, residual: Floats, spread: float) -> tuple[Floats, Floats]:
+    """Return a slow correction of the clock, where the residuals show that one is needed."""
+    none = np.zeros(1), np.zeros(1)
+    pieces = min(_LOCAL, len(number) // 20)
+    if pieces < 4:
+        return none
+    starts = np.arange(pieces) * len(number) // pieces
+    sizes = np.diff(np.append(starts, len(number)))
+    means = np.add.reduceat(residual, starts) / sizes
+    centres = np.add.reduceat(number, starts) / sizes
+    # Chi-square with as many degrees as pieces; beyond five standard deviations of it: wander.
+    excess = float(np.sum((means / spread) ** 2 * sizes))
+    if excess < pieces + 5 * (2 * pieces) ** 0.5:
+        return none
+    return centres, means
