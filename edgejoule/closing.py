@@ -80,6 +80,8 @@ def close_run(
         "power_mode": machine.get("power_mode"),
         "sensor": sensor,
         "simulated": bool(sensor["simulated"]),
+        "shared_gpu": measured.shared_gpu,
+        "sharing": measured.sharing,
         "weights": measured.setup["weights"],
         "source": measured.setup.get("source", {}),
         "input": measured.setup["input"],
@@ -104,6 +106,7 @@ def _sensor(directory: Path) -> dict[str, Any]:
         "refresh_ns": header.get("refresh_ns"),
         "configuration": header.get("configuration"),
         "channels": header["channels"],
+        **{key: header[key] for key in ("groups", "board", "total") if key in header},
     }
 
 

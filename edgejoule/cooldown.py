@@ -52,7 +52,7 @@ def recent_power_mw(power_bin: Path, window_ns: int = _WINDOW_NS) -> float | Non
     import numpy as np
 
     from edgejoule.energy.trace import rail_powers_of_samples
-    from edgejoule.power.boards import total_rails
+    from edgejoule.power.totals import total_rails_of
 
     header, offset = read_header(power_bin)
     size = POWER.struct.size
@@ -67,7 +67,8 @@ def recent_power_mw(power_bin: Path, window_ns: int = _WINDOW_NS) -> float | Non
         return None
     samples = samples[samples["t0_ns"] >= samples["t1_ns"][-1] - window_ns]
     rails = rail_powers_of_samples(header["channels"], samples)
-    wanted = total_rails(tuple(rails)) or tuple(rails)
+    here = tuple(name for name, rail in rails.items() if len(rail.power_mw))
+    wanted = total_rails_of(header, here) or here
     means = [float(rails[name].power_mw.mean()) for name in wanted if len(rails[name].power_mw)]
     return sum(means) if means else None
 

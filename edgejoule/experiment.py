@@ -29,11 +29,13 @@ from edgejoule.config import RunConfig, identity_sha256
 from edgejoule.cooldown import CoolDown, cool_down
 from edgejoule.errors import EdgejouleError
 from edgejoule.phases import BASELINE_PHASES, PhaseBoard
+from edgejoule.power.sensor import Where
 from edgejoule.processes import start_child
 from edgejoule.supervision import StopFlag, Supervisor
 from edgejoule.watch import Watch
 
 if TYPE_CHECKING:
+    from edgejoule.gpu_watch import GpuWatch
     from edgejoule.report.progress import Progress
 
 _COOL_DOWN_SHARE = 4.0
@@ -52,7 +54,8 @@ class Task:
         loader: Name of the model loader, `package:function`.
         build: A folder with a finished set-up to use instead of a new one, or None.
         overwrite: Whether a finished run of this name may be replaced.
-        sysfs_root: Where the sensor's sysfs lies; ignored for the simulated board.
+        where: Where the sensor is, and the GPU's UUID if one is measured; its sysfs is ignored
+            for the simulated board.
         command: The exact command to repeat the run.
         board_id: As `machine` says.
         why: Why backend and sensor were chosen.
@@ -64,7 +67,7 @@ class Task:
     loader: str
     build: Path | None = None
     overwrite: bool = False
-    sysfs_root: str = "/sys"
+    where: Where = Where()  # noqa: RUF009 (frozen)
     command: tuple[str, ...] = ()
     why: dict[str, Any] = field(default_factory=dict)
 
@@ -78,6 +81,8 @@ class Measured:
     sampler: dict[str, Any] | None
     cooldown: CoolDown
     wall_anchor: dict[str, int]
+    shared_gpu: bool | None = None
+    sharing: dict[str, Any] | None = None
 
 
 def smaller_setting(config: RunConfig) -> str:
@@ -182,30 +187,54 @@ def measure(task: Task, directory: Path, progress: Progress, stop: StopFlag) -> 
             setup = set_up(task, directory, supervisor)
         else:
             setup = adopt_build(task.build, directory)
-        sampler = _start_power(task, directory, supervisor, watch, anchor)
+        gpu = _see_gpu(task, watch)
+        sampler, sampler_cpu = _start_power(task, directory, supervisor, watch, anchor)
         board.mark("idle_before")
         supervisor.wait(config.idle_duration_s)
         before = watch.level()
         child = start_child(
             "measuring process",
             "edgejoule.inference.measure_process",
-            _measure_config(config, directory),
+            {**_measure_config(config, directory), "keep_off_cpu": _keep_off(config, sampler_cpu)},
             directory / "run.log",
         )
         watch.follow("measuring", child.process.pid)
         measured = supervisor.run_to_end(supervisor.add(child), watch.on_message)
+        watch.forget("measuring")
         board.mark("cooldown")
         longest_s = min(_COOL_DOWN_LONGEST_S, _COOL_DOWN_SHARE * config.idle_duration_s)
         cooldown = cool_down(before, watch.level, supervisor.wait, longest_s)
         board.mark("idle_after")
         supervisor.wait(config.idle_duration_s)
         board.mark("end")
+        if gpu is not None:
+            gpu.after = gpu.look()
         if sampler is not None:
             supervisor.end(sampler)
             for simulator in list(supervisor.children):
                 supervisor.end(simulator)
     report = next((m for m in sampler.received if m["kind"] == "done"), None) if sampler else None
-    return Measured(setup, measured, report, cooldown, anchor)
+    shared = None if gpu is None else gpu.shared()
+    sharing = None if gpu is None else gpu.to_json()
+    return Measured(setup, measured, report, cooldown, anchor, shared, sharing)
+
+
+def _see_gpu(task: Task, watch: Watch) -> GpuWatch | None:
+    """Look at the GPU that is measured, before any process of ours is on it; None: there is none.
+
+    A GPU whose driver has no NVML (Jetson) is watched through sysfs as the rest of the board.
+    """
+    if task.where.gpu_uuid is None or not task.config.device.startswith("cuda"):
+        return None
+    from edgejoule.gpu_watch import open_gpu_watch
+
+    try:
+        gpu = open_gpu_watch(task.where.gpu_uuid)
+    except EdgejouleError:
+        return None
+    gpu.before = gpu.look()
+    watch.see_gpu(gpu)
+    return gpu
 
 
 def _start_power(
@@ -214,22 +243,36 @@ def _start_power(
     supervisor: Supervisor,
     watch: Watch,
     anchor: dict[str, int],
-) -> Any:
-    """Start simulator and sampler as the configuration asks; return the sampler or None."""
+) -> tuple[Any, int | None]:
+    """Start simulator and sampler as the configuration asks.
+
+    Returns:
+        The sampler, None without a sensor; and the CPU that it is pinned to, None if it is not.
+    """
     from edgejoule.power.acquire import start_sampler, start_simulator
 
     if task.config.sensor == "none":
-        watch.board_is_there(task.sysfs_root, has_power=False)
-        return None
-    sysfs_root = task.sysfs_root
+        watch.board_is_there(task.where.sysfs_root, has_power=False)
+        return None, None
+    sysfs_root = task.where.sysfs_root
     if task.config.sensor == "simulated":
         supervisor.add(start_simulator(directory, seed=task.config.seed))
         sysfs_root = str(directory / "sysfs")
-    sampler, _ready = start_sampler(task.config.sensor, directory, sysfs_root, anchor)
+    sampler, ready = start_sampler(task.config.sensor, directory, task.where, anchor)
     supervisor.add(sampler)
     watch.follow("sampler", sampler.process.pid)
     watch.board_is_there(sysfs_root, has_power=True)
-    return sampler
+    return sampler, ready.get("cpu")
+
+
+def _keep_off(config: RunConfig, sampler_cpu: int | None) -> int | None:
+    """Return the CPU that the measuring process leaves to the sampler, None if it needs them all.
+
+    A network that runs on the GPU, or on fewer threads than there are CPUs, loses nothing by it.
+    """
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    spare = config.device.startswith("cuda") or 0 < config.threads < cpus
+    return sampler_cpu if spare else None
 
 
 def _measure_config(config: RunConfig, directory: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,12 +31,14 @@ from edgejoule.errors import EXIT_USAGE, EdgejouleError, UsageError
 from edgejoule.experiment import Task, measure, request_of, set_up, supervised
 from edgejoule.files import sha256_of
 from edgejoule.phases import PhaseBoard
+from edgejoule.power.sensor import Where
 from edgejoule.supervision import StopFlag, stop_on_signals
 
 if TYPE_CHECKING:
     import argparse
 
     from edgejoule.inference.workload import ModelFacts
+    from edgejoule.power.gpus import Gpu
     from edgejoule.report.progress import Progress
 
 _TENSORRT_ONLY = {
@@ -53,17 +56,42 @@ def describe_model(loader: str, spec: str) -> ModelFacts:
     return described(f"{loader.partition(':')[0]}:describe", [spec])[0]
 
 
-def resolve(args: argparse.Namespace) -> tuple[RunConfig, str, dict[str, Any], dict[str, Any]]:
-    """Return configuration, model name, machine facts, and why backend and sensor were chosen."""
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """What a command line comes to, nothing `auto` any more.
+
+    Attributes:
+        config: The configuration.
+        model: The model's name.
+        machine: What `describe_machine` says.
+        why: Why backend and sensor were chosen.
+        where: Where the sensor is.
+    """
+
+    config: RunConfig
+    model: str
+    machine: dict[str, Any]
+    why: dict[str, Any]
+    where: Where
+
+
+def resolve(args: argparse.Namespace) -> Resolved:
+    """Resolve what `auto` means.
+
+    Raises:
+        UsageError: Something asked for is not here or does not fit.
+    """
     from edgejoule.inference.backends import choose_backend, resolve_device, resolve_dtype
     from edgejoule.machine import describe_machine
     from edgejoule.power.sensors import choose_sensor
 
     facts = describe_model(args.loader, args.model)
     backend, why_backend = choose_backend(args.backend, facts.forms)
-    device = resolve_device(backend, args.device)
+    gpu = named_gpu(args.device)
+    device = resolve_device(backend, args.device if gpu is None else gpu.device)
     dtype = resolve_dtype(backend, device, args.dtype)
-    sensor = choose_sensor(args.sensor, args.sysfs_root)
+    where = Where(args.sysfs_root, gpu_uuid(device, gpu))
+    sensor = choose_sensor(args.sensor, where, device)
     machine = describe_machine()
     extra = {
         name: getattr(args, name) for name in _TENSORRT_ONLY if getattr(args, name) is not None
@@ -98,7 +126,33 @@ def resolve(args: argparse.Namespace) -> tuple[RunConfig, str, dict[str, Any], d
         extra=extra,
     )
     why = {"backend": list(why_backend), "sensor": sensor.why}
-    return config, facts.name, machine, why
+    return Resolved(config, facts.name, machine, why, where)
+
+
+def named_gpu(asked: str | None) -> Gpu | None:
+    """Return the GPU that `--device` names by UUID or PCI address; None: it names it otherwise."""
+    if asked is None or asked == "auto" or re.fullmatch(r"cpu|cuda(:\d+)?|\d+", asked):
+        return None
+    from edgejoule.power.gpu_choice import find_gpu
+
+    return find_gpu(asked)
+
+
+def gpu_uuid(device: str, gpu: Gpu | None) -> str | None:
+    """Return what NVML calls the GPU that is measured, None for a CPU or a GPU that NVML has not.
+
+    CUDA and NVML count differently, so that an ordinal is turned into a UUID by asking CUDA.
+    """
+    if not device.startswith("cuda"):
+        return None
+    if gpu is None:
+        from edgejoule.power.gpu_choice import find_gpu
+
+        try:
+            gpu = find_gpu(device)
+        except UsageError:
+            return None  # the framework's own list counts; without a UUID NVML is not used
+    return gpu.uuid
 
 
 def hash_of_files(kind: str) -> str | None:
@@ -161,7 +215,8 @@ def measure_all(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     from edgejoule.dataset.run_directory import check_result_folder
     from edgejoule.report.progress import Progress
 
-    config, model, machine, why = resolve(args)
+    resolved = resolve(args)
+    config, why = resolved.config, resolved.why
     command = ("measure_inference_power.py", *arguments)
     build = args.artefacts or default_artefacts(config)
     with stop_on_signals() as stop, Progress(quiet=args.quiet) as progress:
@@ -180,7 +235,7 @@ def measure_all(args: argparse.Namespace, arguments: Sequence[str]) -> int:
                 for number in range(args.rebuilds):
                     builds[number] = folder / f"build-{number}"
             for one in runs:
-                name = name_of(args, model, one)
+                name = name_of(args, resolved.model, one)
                 if not still_to_do(args.result_dir, name, one, overwrite=args.overwrite):
                     progress.line(f"{args.result_dir / name} is complete: nothing to do")
                     _show(args, args.result_dir / name)
@@ -195,12 +250,41 @@ def measure_all(args: argparse.Namespace, arguments: Sequence[str]) -> int:
                     loader=args.loader,
                     build=where,
                     overwrite=args.overwrite,
-                    sysfs_root=args.sysfs_root,
+                    where=resolved.where,
                     command=command,
                     why=why,
                 )
-                _show(args, run_task(task, machine, progress, stop))
+                wait_until_idle(args, resolved.where, progress, stop)
+                _show(args, run_task(task, resolved.machine, progress, stop))
     return 0
+
+
+def wait_until_idle(
+    args: argparse.Namespace, where: Where, progress: Progress, stop: StopFlag
+) -> None:
+    """Wait until nobody uses the GPU, as `--wait-idle` asks.
+
+    Raises:
+        MeasurementError: Somebody still does after that time, or it cannot be told.
+        UsageError: No GPU is measured that could be watched.
+    """
+    if args.wait_idle is None:
+        return
+    if where.gpu_uuid is None:
+        raise UsageError("--wait-idle watches an NVIDIA GPU, and none is measured", "leave it out")
+    from edgejoule.gpu_watch import open_gpu_watch
+    from edgejoule.power.gpu_sharing import wait_idle
+
+    def wait(seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            time.sleep(min(0.25, left))
+            stop.check()
+            progress.update("waiting for an idle GPU", 0)
+
+    with contextlib.closing(open_gpu_watch(where.gpu_uuid)) as gpu:
+        waited = wait_idle(gpu.look, wait, args.wait_idle, time.monotonic)
+    progress.line(f"the GPU is idle, after {waited.seconds:.0f} s")
 
 
 def name_of(args: argparse.Namespace, model: str, config: RunConfig) -> str:

@@ -8,7 +8,7 @@ out. Standard library only.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import fmean
 
@@ -35,6 +35,7 @@ class ResourceSampler:
         proc_root: Where procfs is mounted.
         processes: Names of processes whose resident memory gets a column
             (`rss_<name>_mib`); which process that is, `watch` says.
+        more: Gives further figures by column name, as a GPU's driver does.
     """
 
     def __init__(
@@ -43,9 +44,11 @@ class ResourceSampler:
         sysfs_root: Path | str = "/sys",
         proc_root: Path | str = "/proc",
         processes: Iterable[str] = ("measuring", "sampler"),
+        more: Callable[[], dict[str, float]] = dict,
     ) -> None:
         self._sysfs = Path(sysfs_root)
         self._proc = Path(proc_root)
+        self._more = more
         self._pids: dict[str, int | None] = dict.fromkeys(processes)
         self._busy = _cpu_ticks(self._proc)
         self.columns = [*self._read(), *(f"rss_{name}_mib" for name in self._pids)]
@@ -106,6 +109,7 @@ class ResourceSampler:
             row["memory_available_mib"] = memory["available"]
         if "swap_free" in memory and "swap_total" in memory:
             row["swap_used_mib"] = memory["swap_total"] - memory["swap_free"]
+        row.update(self._more())
         return row
 
     def _busy_percent(self) -> float | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edgejoule.dataset.schema import read_metadata
 from edgejoule.energy.baseline import baseline_entry
 from edgejoule.energy.integrate import energies_mj, energy_mj
 from edgejoule.energy.proportional import EnergyRow, attribute, per_inference
@@ -20,7 +21,7 @@ from edgejoule.energy.statistics import block_starts, mean_of
 from edgejoule.energy.trace import RailPower, rail_powers, total_power
 from edgejoule.errors import MeasurementError
 from edgejoule.phases import BASELINE_PHASES
-from edgejoule.power.boards import total_rails
+from edgejoule.power.totals import total_rails_of
 
 if TYPE_CHECKING:
     from edgejoule.phases import PhaseSpan
@@ -169,7 +170,7 @@ def read_power(path: Path) -> Power:
     """Read `power.parquet` and derive power per rail and the board's total."""
     # A channel that never gave a value (disabled, vanished) is no rail to speak of.
     rails = {name: series for name, series in rail_powers(path).items() if len(series.t_ns)}
-    total_of = total_rails(tuple(rails))
+    total_of = total_rails_of(read_metadata(path), tuple(rails))
     if total_of is None:
         return Power(rails, None)
     return Power({**rails, TOTAL: total_power([rails[name] for name in total_of])}, total_of)

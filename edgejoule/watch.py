@@ -17,6 +17,7 @@ from edgejoule.phases import PageReader, PageState
 from edgejoule.resources import ResourceSampler
 
 if TYPE_CHECKING:
+    from edgejoule.gpu_watch import GpuWatch
     from edgejoule.report.progress import Progress
 
 _RESOURCE_PERIOD_NS = 1_000_000_000
@@ -32,6 +33,7 @@ class Watch:
     """
 
     def __init__(self, directory: Path, progress: Progress) -> None:
+        self.gpu: GpuWatch | None = None
         self._directory = directory
         self._progress = progress
         self._page = PageReader(directory / "page.bin")
@@ -58,6 +60,14 @@ class Watch:
         """Sample the memory of a process too: `measuring` or `sampler`."""
         self._followed[name] = pid
 
+    def forget(self, name: str) -> None:
+        """Follow a process no more."""
+        self._followed.pop(name, None)
+
+    def see_gpu(self, gpu: GpuWatch) -> None:
+        """Follow a GPU too: its figures go into the resources, and who else uses it is noted."""
+        self.gpu = gpu
+
     def on_message(self, message: dict[str, Any]) -> None:
         """Take the measuring process's word on how long a pass will be."""
         if message["kind"] == "pass":
@@ -81,11 +91,15 @@ class Watch:
         if self._sysfs_root is not None and now_ns >= self._next_resource_ns:
             if self._resources is None:
                 self._resources = ResourceSampler(
-                    self._directory / "resources.bin", sysfs_root=self._sysfs_root
+                    self._directory / "resources.bin",
+                    sysfs_root=self._sysfs_root,
+                    more=dict if self.gpu is None else self.gpu.read,
                 )
             for name, pid in self._followed.items():
                 self._resources.watch(name, pid)
             self._resources.sample(now_ns)
+            if self.gpu is not None and "measuring" in self._followed:
+                self.gpu.look_during(tuple(self._followed.values()))
             self._next_resource_ns = now_ns + _RESOURCE_PERIOD_NS
 
     def level(self) -> Level:
@@ -98,7 +112,9 @@ class Watch:
         return Level(power_mw, max(zones.values()) if zones else None)
 
     def close(self) -> None:
-        """Close the page and the resources' file."""
+        """Close the page, the resources' file and the GPU's driver."""
+        if self.gpu is not None:
+            self.gpu.close()
         if self._resources is not None:
             self._resources.close()
         self._page.close()

@@ -20,7 +20,8 @@ from edgejoule.energy.trace import read_samples
 from edgejoule.errors import EdgejouleError, MeasurementError
 from edgejoule.power import acquire
 from edgejoule.power.acquire import start_sampler, start_simulator
-from edgejoule.power.sampler import choose_period_ns
+from edgejoule.power.rhythm import choose_period_ns
+from edgejoule.power.sensor import Group, Where
 from edgejoule.processes import PROJECT_ROOT, Child, start_child
 from tests.support_power import gone_within, make_chip, orin_nx
 
@@ -58,7 +59,7 @@ def error_of(child: Child) -> dict[str, object]:
 
 def test_every_channel_is_read_with_its_own_stamps(run: Path, sysfs: Path) -> None:
     anchor = {"monotonic_ns": 1, "wall_ns": 2}
-    child, ready = start_sampler("ina3221", run, str(sysfs), anchor)
+    child, ready = start_sampler("ina3221", run, Where(str(sysfs)), anchor)
     assert (ready["sensor"], ready["simulated"]) == ("ina3221", False)
     assert (ready["refresh_ns"], ready["period_ns"]) == (7_000_000, 7_000_000)
     assert len(ready["channels"]) == 6
@@ -84,7 +85,7 @@ def test_every_channel_is_read_with_its_own_stamps(run: Path, sysfs: Path) -> No
 
 
 def test_sweeps_lie_on_one_grid_and_never_burst(run: Path, sysfs: Path) -> None:
-    child, ready = start_sampler("ina3221", run, str(sysfs), period_ns=20_000_000)
+    child, ready = start_sampler("ina3221", run, Where(str(sysfs)), period_ns=20_000_000)
     assert ready["period_ns"] == 20_000_000
     wait_for_samples(run, 120)
     os.kill(child.process.pid, signal.SIGSTOP)
@@ -104,7 +105,7 @@ def test_sweeps_lie_on_one_grid_and_never_burst(run: Path, sysfs: Path) -> None:
 
 
 def test_a_stop_command_and_sigterm_end_it_tidily(run: Path, sysfs: Path) -> None:
-    child, _ = start_sampler("ina3221", run, str(sysfs))
+    child, _ = start_sampler("ina3221", run, Where(str(sysfs)))
     child.send(kind="something else")
     child.send(kind="stop")
     assert child.wait_for("done", 10) is not None
@@ -112,7 +113,7 @@ def test_a_stop_command_and_sigterm_end_it_tidily(run: Path, sysfs: Path) -> Non
     child.stop()
     for name in ("power.bin", "sampler.json"):
         (run / name).unlink()
-    child, _ = start_sampler("ina3221", run, str(sysfs))
+    child, _ = start_sampler("ina3221", run, Where(str(sysfs)))
     child.process.send_signal(signal.SIGTERM)
     assert child.process.wait(10) == 0
     child.stop()
@@ -124,7 +125,7 @@ def test_a_failed_read_is_a_row(run: Path, sysfs: Path) -> None:
     broken = sysfs / "class" / "hwmon" / "hwmon0" / "curr2_input"
     broken.unlink()
     broken.symlink_to("/proc/self/mem")
-    child, ready = start_sampler("ina3221", run, str(sysfs))
+    child, ready = start_sampler("ina3221", run, Where(str(sysfs)))
     wait_for_samples(run, 60)
     child.stop()
     _, samples = read_samples(run / "power.bin")
@@ -144,7 +145,7 @@ def test_a_vanished_sensor_ends_it_and_keeps_the_rows(run: Path, sysfs: Path) ->
         for file in (sysfs / "class" / "hwmon" / "hwmon0").glob("*_input"):
             file.unlink()
             file.symlink_to(f"/proc/{victim.pid}/oom_score")
-        child, _ = start_sampler("ina3221", run, str(sysfs))
+        child, _ = start_sampler("ina3221", run, Where(str(sysfs)))
         wait_for_samples(run, 60)
     finally:
         victim.kill()
@@ -165,7 +166,7 @@ def test_a_vanished_sensor_ends_it_and_keeps_the_rows(run: Path, sysfs: Path) ->
 def test_a_full_disk_keeps_whole_records(run: Path, sysfs: Path) -> None:
     import resource
 
-    child, _ = start_sampler("ina3221", run, str(sysfs), period_ns=1_000_000)
+    child, _ = start_sampler("ina3221", run, Where(str(sysfs)), period_ns=1_000_000)
     wait_for_samples(run, 60)
     # A limit on the file's size in the middle of a record: a disk that is full from here on.
     limit = (run / "power.bin").stat().st_size + 32 * 50 + 11
@@ -182,7 +183,7 @@ def test_a_full_disk_keeps_whole_records(run: Path, sysfs: Path) -> None:
 def test_an_output_that_cannot_be_made(run: Path, sysfs: Path) -> None:
     (run / "power.bin").write_text("there already")
     with pytest.raises(EdgejouleError, match=r"cannot write .*power.bin: File exists"):
-        start_sampler("ina3221", run, str(sysfs))
+        start_sampler("ina3221", run, Where(str(sysfs)))
     assert (run / "power.bin").read_text() == "there already"
 
 
@@ -190,13 +191,13 @@ def test_no_value_at_all_is_refused_before_it_starts(run: Path, sysfs: Path) -> 
     for file in (sysfs / "class" / "hwmon" / "hwmon0").glob("*_input"):
         file.write_text("?\n")
     with pytest.raises(MeasurementError.__base__, match="gives a value"):
-        start_sampler("ina3221", run, str(sysfs))
+        start_sampler("ina3221", run, Where(str(sysfs)))
     assert not (run / "power.bin").exists()
 
 
 def test_errors_before_it_is_ready_are_told(run: Path, tmp_path: Path) -> None:
     with pytest.raises(EdgejouleError, match="no INA3221 below"):
-        start_sampler("ina3221", run, str(tmp_path / "nowhere"))
+        start_sampler("ina3221", run, Where(str(tmp_path / "nowhere")))
     with pytest.raises(EdgejouleError, match="no INA3221 below"):
         start_sampler("simulated", run)  # without the simulated board
     with pytest.raises(MeasurementError, match="was not ready within 0 s"):
@@ -216,7 +217,7 @@ def test_root_only_rails_reach_the_sampler(
     file = sysfs / "class" / "hwmon" / "hwmon0" / "in1_input"
     descriptor = os.open(file, os.O_RDONLY)
     monkeypatch.setenv("EDGEJOULE_RAIL_FDS", json.dumps({str(file): descriptor}))
-    child, _ = start_sampler("ina3221", run, str(sysfs))
+    child, _ = start_sampler("ina3221", run, Where(str(sysfs)))
     held = Path(f"/proc/{child.process.pid}/fd/{descriptor}")
     assert held.samefile(file)
     child.stop()
@@ -224,11 +225,15 @@ def test_root_only_rails_reach_the_sampler(
 
 
 def test_the_period() -> None:
-    assert choose_period_ns(None, 7_000_000, 20_000) == 7_000_000
-    assert choose_period_ns(None, None, 20_000) == 10_000_000
-    assert choose_period_ns(3_000_000, 7_000_000, 20_000) == 3_000_000
-    assert choose_period_ns(None, 100_000, 20_000) == 1_000_000
-    assert choose_period_ns(None, 7_000_000, 48_300_000) == 49_000_000  # a driver that waits
+    def period_ns(asked: int | None, refresh: int | None, sweep: int, advised: int | None) -> int:
+        return choose_period_ns(asked, Group("chip", (0,), refresh, period_ns=advised), sweep)
+
+    assert period_ns(None, 7_000_000, 20_000, None) == 7_000_000
+    assert period_ns(None, 7_000_000, 20_000, 6_600_000) == 6_600_000
+    assert period_ns(None, None, 20_000, None) == 10_000_000
+    assert period_ns(3_000_000, 7_000_000, 20_000, 6_600_000) == 3_000_000
+    assert period_ns(None, 100_000, 20_000, None) == 500_000
+    assert period_ns(None, 7_000_000, 48_000_000, None) == 54_000_000  # a driver that waits
 
 
 PARENT = """
@@ -325,6 +330,6 @@ def test_two_chips_are_one_sensor(run: Path, tmp_path: Path) -> None:
     root = tmp_path / "two"
     make_chip(root, "1-0040", ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"))
     make_chip(root, "1-0041", (None, "VDDQ_VDD2_1V8AO", None), hwmon=1, enabled=(0, 1, 0))
-    child, ready = start_sampler("ina3221", run, str(root))
+    child, ready = start_sampler("ina3221", run, Where(str(root)))
     child.stop()
     assert len(ready["channels"]) == 8

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgejoule.cli.power_options import SENSOR_HELP
 from edgejoule.errors import UsageError, run_command
 
 if TYPE_CHECKING:
@@ -63,6 +64,16 @@ def _percent(text: str) -> float:
     return _positive(text.rstrip("%"))
 
 
+def _duration(text: str) -> float:
+    """Parse `90s`, `10m` or `1h` to seconds."""
+    from edgejoule.power.gpu_sharing import parse_duration
+
+    try:
+        return parse_duration(text)
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the command's parser."""
     parser = argparse.ArgumentParser(
@@ -110,7 +121,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="normal, uniform, zeros, a folder of images or .npy files, or file.npy "
         "(default: %(default)s, seeded; values change power)",
     )
-    what.add_argument("--device", help="cpu, cuda or cuda:INDEX (default: the backend's best)")
+    what.add_argument(
+        "--device",
+        help="cpu, cuda, cuda:INDEX as CUDA counts (CUDA_VISIBLE_DEVICES holds), a GPU's UUID or "
+        "PCI address (default: the backend's best)",
+    )
     what.add_argument(
         "--threads",
         type=_count_or_zero,
@@ -202,7 +217,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--sensor",
         default="auto",
         metavar="NAME",
-        help="auto, none, ina3221 or simulated; auto never takes simulated (default: %(default)s)",
+        help=f"{SENSOR_HELP}; auto takes what sees the measured device",
+    )
+    power.add_argument(
+        "--wait-idle",
+        type=_duration,
+        metavar="T",
+        help="wait up to 90s, 10m, 1h until nobody else uses the GPU (default: measure at once; a "
+        "run during which somebody did is marked as shared)",
     )
     power.add_argument(
         "--sysfs-root", default="/sys", metavar="DIR", help="where sysfs lies (default: /sys)"

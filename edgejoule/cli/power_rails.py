@@ -7,6 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from edgejoule.cli.power_options import add_sensor_options, where_of
+from edgejoule.errors import EXIT_USAGE
 
 if TYPE_CHECKING:
     from edgejoule.power.sensor import Sensor, Where
@@ -27,7 +28,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the rails; 0 if any can be read, 1 if none."""
+    """Print the rails; 2 if a sensor that was named is not here."""
     import json
 
     from edgejoule.power.sensors import AUTO, NONE, SENSORS, SIMULATED, names_of
@@ -46,7 +47,8 @@ def run(arguments: argparse.Namespace) -> int:
         print("\n\n".join(_text(name, facts) for name, facts in found.items()))
         if arguments.sensor == AUTO:
             print(f"\n{_auto_line(where)}")
-    return 0 if any("channels" in facts for facts in found.values()) else 1
+    missing = arguments.sensor not in {AUTO, NONE} and any("why_not" in f for f in found.values())
+    return EXIT_USAGE if missing else 0
 
 
 @contextlib.contextmanager

@@ -30,6 +30,8 @@ _POWER_FACTS = (
     "configuration",
     "wall_anchor",
 )
+# Traces of the first versions have none of these, and absent is not null: no total was looked for.
+_POWER_FACTS_IF_THERE = ("groups", "board", "total")
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ def _convert(name: str, source: Path, target: Path) -> int:
     metadata: dict[str, Any] = {"cut_records": cut}
     if name == "power":
         metadata.update({key: header.get(key) for key in _POWER_FACTS})
+        metadata.update({key: header[key] for key in _POWER_FACTS_IF_THERE if key in header})
     columns_of = {"power": _power, "inferences": _inferences, "layers": _layers}[name]
     with open_writer(target, name, schema, metadata) as writer:
         for records in batches:

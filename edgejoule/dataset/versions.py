@@ -252,6 +252,8 @@ def _unreal(run: dict[str, Any]) -> list[str]:
         reasons.append("its power is simulated")
     if run["weights"] == "random":
         reasons.append("its weights are random")
+    if run.get("shared_gpu"):
+        reasons.append("somebody else used the GPU")
     if run["status"] != "complete":
         reasons.append(f"it is {run['status']}")
     return reasons

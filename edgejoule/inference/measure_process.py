@@ -8,7 +8,8 @@
 Config: `directory`, `model` (for messages), `backend`, `options` (fields of `BuildOptions`),
 `warmup`, `warmup_max_s` (20), `runs`, `clean_runs` (None: as long as it takes), `clean_min_s`
 (30), `clean_max_s` (300), `clean_max_runs` (2000), `precision_percent` (None), `rate_hz` (None),
-`rate_s` (10), `idle_duration_s`, `chunk_inferences` (None: the profiler's bound).
+`rate_s` (10), `idle_duration_s`, `chunk_inferences` (None: the profiler's bound), `keep_off_cpu`
+(None: all CPUs).
 Messages: `pass` {name, inferences or None, estimate_s} before each pass; `done` with what
 `measure.json` holds. Every inference goes to `inferences.bin`, every layer to `layers.bin`.
 """
@@ -37,6 +38,7 @@ from edgejoule.inference.common import (
 from edgejoule.inference.inputs import load_inputs
 from edgejoule.inference.warmup import SteadyState
 from edgejoule.phases import PhaseBoard
+from edgejoule.power.scheduling import keep_off
 from edgejoule.processes import Parent, child_main
 from edgejoule.records import INFERENCES, LAYERS, PASSES, RecordWriter
 
@@ -53,6 +55,9 @@ def measure(config: dict[str, Any], parent: Parent) -> None:
         Interrupted: The parent is gone or asked to stop.
     """
     directory = Path(config["directory"])
+    cpu = config.get("keep_off_cpu")
+    # Before the backend is loaded: threads inherit it.
+    kept_off = cpu is not None and keep_off(cpu)
     model = str(config.get("model") or "")
     board = PhaseBoard(directory / "page.bin", directory / "phases.jsonl")
     board.mark("load")
@@ -63,7 +68,8 @@ def measure(config: dict[str, Any], parent: Parent) -> None:
     )
     layers = RecordWriter(directory / "layers.bin", LAYERS, {"clock": "CLOCK_MONOTONIC"})
     try:
-        _measure(config, directory, board, inferences, layers, parent)
+        report = {"kept_off_cpu": cpu if kept_off else None}
+        _measure(config, directory, board, inferences, layers, parent, report)
     except EdgejouleError:
         raise
     except OSError as error:
@@ -85,6 +91,7 @@ def _measure(
     inferences: RecordWriter,
     layers: RecordWriter,
     parent: Parent,
+    report: dict[str, Any],
 ) -> None:
     started_ns = time.monotonic_ns()
     engine = json.loads((directory / "engine.json").read_text(encoding="utf-8"))
@@ -94,7 +101,7 @@ def _measure(
     session.bind(sets)
     outputs = describe_outputs(session.outputs(0))
     runner = passes.Runner(board, inferences, parent, len(sets))
-    report: dict[str, Any] = {
+    report |= {
         "load_s": round((time.monotonic_ns() - started_ns) / 1e9, 3),
         "outputs": outputs,
         "input_sets": len(sets),

@@ -183,7 +183,7 @@ def main(config: dict[str, Any], parent: Parent) -> None:
     with contextlib.closing(sensor):
         took_ns = probe(sensor)
         board, total = identify(sensor, where)
-        facts = {
+        facts: dict[str, Any] = {
             "channels": [channel.to_json() for channel in sensor.channels()],
             "sensor": sensor.name,
             "simulated": sensor.simulated,

@@ -10,7 +10,7 @@ Standard library only.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 # What a channel may count in, and how many of the derived unit (mV, mA, mW, mJ) one of it is.
 UNITS: dict[str, dict[str, float]] = {
@@ -67,12 +67,15 @@ class Group:
         refresh_ns: Period at which the hardware changes its values, None if it cannot be known.
         blocking: Whether a read waits for the hardware's next conversion (Linux' INA3221 driver up
             to 5.10, and any in single-shot mode).
+        period_ns: How often it should be swept so that no refresh is missed, None: as often as it
+            refreshes.
     """
 
     name: str
     channels: tuple[int, ...]
     refresh_ns: int | None = None
     blocking: bool = False
+    period_ns: int | None = None
 
 
 class Sensor(Protocol):
@@ -100,6 +103,17 @@ class Sensor(Protocol):
 
     def close(self) -> None:
         """Close descriptors, end helper processes."""
+
+
+@runtime_checkable
+class FileBacked(Protocol):
+    """A sensor whose values are text in files: the sampler may read those itself, and quicker."""
+
+    def descriptors(self) -> tuple[int | None, ...]:
+        """Per channel the open file from which `pread` gives its value as decimal text, or None.
+
+        After a failed read they may be others.
+        """
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from edgejoule.power.sensor import Channel, Group, Sensor
+from edgejoule.power.sensor import Channel, FileBacked, Group, Sensor
 
 
 class SeveralSensors:
@@ -48,7 +48,13 @@ class SeveralSensors:
 
     def descriptors(self) -> tuple[int | None, ...]:
         """Per channel the file it can be read from, or None."""
-        return tuple(fd for sensor in self._sensors for fd in sensor.descriptors())
+        found: list[int | None] = []
+        for sensor in self._sensors:
+            if isinstance(sensor, FileBacked):
+                found += sensor.descriptors()
+            else:
+                found += [None] * len(sensor.channels())
+        return tuple(found)
 
     def configuration(self) -> dict[str, Any]:
         """Return each sensor's configuration by its name."""

@@ -19,7 +19,7 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from edgejoule.power.sensor import Sensor
+from edgejoule.power.sensor import FileBacked, Sensor
 from edgejoule.records import RecordWriter
 
 _WORDS = 4  # of a record: t0_ns, t1_ns, raw, channel and errno (POWER in records.py)
@@ -129,6 +129,8 @@ class Sweeper:
 
     def _look_up(self) -> None:
         """Take the sensor's descriptors, if every channel has one."""
+        if not isinstance(self._sensor, FileBacked):
+            return
         all_of_them = self._sensor.descriptors()
         own = [all_of_them[channel] for channel in self._channels]
         known = [descriptor for descriptor in own if descriptor is not None]
