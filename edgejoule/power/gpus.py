@@ -22,7 +22,7 @@ CPU = "cpu"
 _ORDINAL = re.compile(r"^(?:cuda(?::(?P<cuda>\d{1,4}))?|(?P<plain>\d{1,4}))$", re.ASCII)
 _UUID = re.compile(r"^(GPU|MIG)-", re.IGNORECASE)
 _PCI = re.compile(
-    r"^(?:([0-9a-f]{4}|[0-9a-f]{8}):)?([0-9a-f]{2}):([0-9a-f]{2})(?:\.([0-7]))?$", re.IGNORECASE
+    r"^(?:([0-9a-f]{4,8}):)?([0-9a-f]{2}):([0-9a-f]{2})(?:\.([0-7]))?$", re.IGNORECASE
 )
 _TAKES = "give cpu, cuda:N, N, a UUID (GPU-...) or a PCI bus id (0000:1b:00.0)"
 
