@@ -7,8 +7,8 @@ out on an Orin NX), the loop that looks at the run's shared page once per conver
 Every value is rewritten in place by one `pwrite` of eight bytes, so that a reader with a kept
 descriptor sees a whole, current number.
 
-Config: `tree` (becomes the sysfs root), `page`, `phase_log`, `truth`, `seed`. Says `ready`, at the
-end `done`. Standard library only.
+Config: `tree` (becomes the sysfs root), `page`, `phase_log`, `truth`, `seed`; and, beside the page,
+`chip.json` if a chip is to be modelled. Says `ready`, at the end `done`. Standard library only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 from edgejoule.errors import MeasurementError
 from edgejoule.files import write_json
 from edgejoule.phases import PHASES, PageReader
-from edgejoule.power.sampler import raise_priority, sharpen_timer
+from edgejoule.power.scheduling import raise_priority, sharpen_timer
 from edgejoule.power.simulated_board import (
     CHIP,
     CYCLE_NS,
@@ -34,6 +34,14 @@ from edgejoule.power.simulated_board import (
     Board,
     EnergyBook,
     Load,
+)
+from edgejoule.power.simulated_chip import (
+    CHIP_FILE,
+    EDGES_FILE,
+    AnnouncedEdges,
+    ChipParameters,
+    LoadSignal,
+    read_chip,
 )
 from edgejoule.processes import Parent, child_main
 
@@ -48,9 +56,10 @@ class Tree:
 
     Args:
         root: A folder that becomes the sysfs root; it is created.
+        settings: What the chip says of itself: refresh and averaging.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, settings: ChipParameters = ChipParameters()) -> None:  # noqa: B008 (frozen)
         chip = root / "devices" / "i2c-1" / CHIP
         hwmon = chip / "hwmon" / "hwmon0"
         zone = root / "class" / "thermal" / "thermal_zone0"
@@ -60,7 +69,11 @@ class Tree:
         # As on a board: the class entry and the device are links, and the address is in the path.
         _link(classes / "hwmon0", Path("../../devices/i2c-1", CHIP, "hwmon/hwmon0"))
         _link(hwmon / "device", Path("../..", "..", CHIP))
-        constants = {"name": "ina3221", "samples": "1", "update_interval": "7"}
+        constants = {
+            "name": "ina3221",
+            "samples": str(settings.samples),
+            "update_interval": str(-(-settings.refresh_ns // 1_000_000)),
+        }
         for number, rail in enumerate(RAILS, 1):
             constants[f"in{number}_label"] = rail.label
             constants[f"in{number}_enable"] = "1"
@@ -143,12 +156,14 @@ class Observer:
 
 
 def main(config: dict[str, Any], parent: Parent) -> None:
-    """Run the simulated board."""
+    """Run the simulated board, with the chip of `chip.json` if that file is there."""
     sharpen_timer()
     raise_priority()
     root = Path(config["tree"])
+    beside = Path(config["page"]).parent
+    chip = read_chip(beside / CHIP_FILE)
     try:
-        tree = Tree(root)
+        tree = Tree(root, chip or ChipParameters())
     except OSError as error:
         raise MeasurementError(
             f"cannot make the simulated board's files in {root}: {error.strerror}",
@@ -156,42 +171,130 @@ def main(config: dict[str, Any], parent: Parent) -> None:
         ) from error
     observer = Observer(Path(config["page"]), Path(config["phase_log"]))
     book = EnergyBook()
-    with contextlib.closing(tree), contextlib.closing(observer):
-        last_ns = _run(tree, observer, book, int(config["seed"]), parent)
+    board = Board(int(config["seed"]), time.monotonic_ns())
+    source: Following | Chip = Following(board, observer)
+    if chip is not None:
+        source = Chip(board, chip, beside / EDGES_FILE)
+    with contextlib.closing(tree), contextlib.closing(observer), contextlib.closing(source):
+        last_ns = _run(tree, source, board, observer, book, parent)
         for mark in observer.new_marks():
             book.mark(*mark)
     book.settle(None)
     truth = {**book.to_json(last_ns), "seed": int(config["seed"]), "cpu_s": time.process_time()}
+    if chip is not None:
+        truth["chip"] = chip.to_json()
     write_json(Path(config["truth"]), truth)
     parent.say("done", truth=config["truth"])
 
 
-def _run(tree: Tree, observer: Observer, book: EnergyBook, seed: int, parent: Parent) -> int:
+class Following:
+    """The default: rails follow the run's load, the registers show the very power drawn.
+
+    Args:
+        board: What is drawn.
+        observer: What the run does.
+    """
+
+    cycle_ns, slot_ns = CYCLE_NS, SLOT_NS
+
+    def __init__(self, board: Board, observer: Observer) -> None:
+        self._board = board
+        self._observer = observer
+        self._ended = list(board.power_mw)
+        self._load = _NOTHING
+
+    def look(self) -> None:
+        """Take note of what is asked for now."""
+        self._load = self._observer.look()
+
+    def convert(self, rail: int, now_ns: int, since_ns: int) -> tuple[int, int]:
+        """Return mV and mA to be shown from now on."""
+        self._ended[rail] = self._board.power_mw[rail]
+        power_mw = self._board.step(rail, self._load, now_ns, now_ns - since_ns)
+        return self._board.registers(power_mw)
+
+    def drawn_mw(self, rail: int, _since_ns: int, _until_ns: int) -> float:
+        """Return the mean power over the window that the last `convert` of this rail ended."""
+        return self._ended[rail]
+
+    def close(self) -> None:
+        """Nothing to close: the observer is somebody else's."""
+
+
+class Chip:
+    """A modelled chip over an announced load (`edgejoule.power.simulated_chip`).
+
+    Args:
+        board: For noise and the steps of the registers.
+        parameters: The chip.
+        edges: The file of edges.
+    """
+
+    def __init__(self, board: Board, parameters: ChipParameters, edges: Path) -> None:
+        self.cycle_ns = parameters.refresh_ns
+        self.slot_ns = parameters.refresh_ns // len(RAILS)
+        self._board = board
+        self._parameters = parameters
+        self._signal = LoadSignal(parameters.tau_ns)
+        self._edges = AnnouncedEdges(edges, self._signal)
+        self._shown = [rail.idle_mw for rail in RAILS]
+
+    def look(self) -> None:
+        """Take note of the edges announced since."""
+        self._edges.look()
+
+    def convert(self, rail: int, now_ns: int, _since_ns: int) -> tuple[int, int]:
+        """Return mV and mA to be shown from now on."""
+        chip = self._parameters
+        end_ns = now_ns - chip.delay_ns
+        mean_mw = self._power(rail, self._signal.mean(end_ns - chip.window_ns, end_ns))
+        self._shown[rail] += (mean_mw - self._shown[rail]) / chip.samples
+        return self._board.registers(self._shown[rail])
+
+    def drawn_mw(self, rail: int, since_ns: int, until_ns: int) -> float:
+        """Return the mean of the power drawn, before any low-pass."""
+        if until_ns <= since_ns:
+            return RAILS[rail].idle_mw
+        return self._power(rail, self._signal.mean(since_ns, until_ns, filtered=False))
+
+    def close(self) -> None:
+        """Close the file of edges."""
+        self._edges.close()
+
+    @staticmethod
+    def _power(rail: int, load: float) -> float:
+        return RAILS[rail].idle_mw + load * RAILS[rail].inference_mw
+
+
+def _run(
+    tree: Tree, source: Following | Chip, board: Board, observer: Observer, book: EnergyBook,
+    parent: Parent,
+) -> int:  # fmt: skip
     """Play the board until the parent says stop; return when its last window ended."""
     clock = time.monotonic_ns
-    start_ns = clock()
-    board = Board(seed, start_ns)
+    start_ns, cycle_ns = clock(), source.cycle_ns
     since_ns, due_ns = [], []
     for rail, power_mw in enumerate(board.power_mw):
         since_ns.append(clock())
         tree.show(rail, *board.registers(power_mw))
-        due_ns.append(start_ns + CYCLE_NS + rail * SLOT_NS)
+        due_ns.append(start_ns + cycle_ns + rail * source.slot_ns)
     tree.show_temperature(board.temperature_c)
     warm_ns, settle_ns = start_ns + _WARM_EVERY_NS, start_ns + _SETTLE_EVERY_NS
     parent.say("ready", rails=[rail.label for rail in RAILS])
     while not parent.poll((min(due_ns) - clock()) * 1e-9):
-        load = observer.look()
+        source.look()
         now_ns = clock()
         for rail, due in enumerate(due_ns):
             if due > now_ns:
                 continue
-            old_mw = board.power_mw[rail]
-            values = board.registers(board.step(rail, load, now_ns, now_ns - since_ns[rail]))
+            values = source.convert(rail, now_ns, since_ns[rail])
             shown_ns = clock()  # as near as can be to the moment at which readers see it
             tree.show(rail, *values)
-            book.add(rail, since_ns[rail], shown_ns, old_mw)
+            book.add(
+                rail, since_ns[rail], shown_ns, source.drawn_mw(rail, since_ns[rail], shown_ns)
+            )
             since_ns[rail] = shown_ns
-            due_ns[rail] += CYCLE_NS * max(1, -(-(now_ns - due) // CYCLE_NS))
+            due_ns[rail] += cycle_ns * max(1, -(-(now_ns - due) // cycle_ns))
         if now_ns >= warm_ns:
             tree.show_temperature(board.warm(now_ns))
             warm_ns = now_ns + _WARM_EVERY_NS
@@ -201,8 +304,9 @@ def _run(tree: Tree, observer: Observer, book: EnergyBook, seed: int, parent: Pa
             book.settle(now_ns)
             settle_ns = now_ns + _SETTLE_EVERY_NS
     last_ns = clock()
-    for rail, power_mw in enumerate(board.power_mw):
-        book.add(rail, since_ns[rail], last_ns, power_mw)
+    for rail in range(len(RAILS)):
+        source.convert(rail, last_ns, since_ns[rail])  # ends the window; nobody sees its value
+        book.add(rail, since_ns[rail], last_ns, source.drawn_mw(rail, since_ns[rail], last_ns))
     return last_ns
 
 
