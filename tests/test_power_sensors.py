@@ -25,7 +25,8 @@ def test_auto_takes_a_sensor_by_reading_a_value(tmp_path: Path) -> None:
 def test_auto_without_a_sensor_says_why_and_never_simulates(tmp_path: Path) -> None:
     choice = choose_sensor("auto", Where(str(tmp_path)))
     assert (choice.name, choice.usable) == ("none", False)
-    assert [name for name, _ in choice.tried] == ["ina3221"]
+    tried = ["ina3221", "tegrastats", "nvml", "rapl", "battery"]
+    assert [name for name, _ in choice.tried] == tried
     assert "no INA3221 below" in choice.why
     assert choice.mend
 
@@ -54,11 +55,12 @@ def test_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         choose_sensor("ina3221", Where(str(tmp_path)))
     assert caught.value.exit_code == 2
     for choose in (choose_sensor, open_sensor):
-        with pytest.raises(UsageError, match="known are auto, none, ina3221, simulated"):
-            choose("nvml")
-    with pytest.raises(UsageError, match="one sensor at a time"):
+        with pytest.raises(UsageError, match="known are auto, none, ina3221, nvml, rapl"):
+            choose("wattmeter")
+    with pytest.raises(UsageError, match="simulated goes with no other"):
         choose_sensor("ina3221,simulated")
-    assert set(known_sensors()) == {"auto", "none", "ina3221", "simulated"}
+    real = {"ina3221", "nvml", "rapl", "tegrastats", "battery"}
+    assert set(known_sensors()) == {"auto", "none", "simulated"} | real
     monkeypatch.setattr(sys, "platform", "win32")
     with pytest.raises(UsageError, match="needs Linux or macOS"):
         choose_sensor("simulated")

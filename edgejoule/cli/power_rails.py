@@ -163,11 +163,13 @@ def _refresh(group: dict[str, Any]) -> str:
 
 
 def _board_lines(facts: dict[str, Any]) -> list[str]:
-    board, total = facts["board"], facts["total"]
+    board, total = facts["board"] or {}, facts["total"]
     lines = []
     if board.get("name") or board.get("how"):
         lines.append(f"  board: {board.get('name') or 'not known'} ({board.get('how')})")
     lines += [f"  note: {note}" for note in board.get("notes", ())]
+    for rail, parent in board.get("parents", {}).items():
+        lines.append(f"  {rail} lies inside {parent}")
     if total is None:
         lines.append("  total: none")
     else:

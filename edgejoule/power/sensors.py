@@ -12,7 +12,7 @@ import contextlib
 import errno
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from edgejoule.errors import EdgejouleError, UsageError
@@ -286,21 +286,23 @@ def try_sensor(name: str, where: Where) -> str:
     )
 
 
-def identify(sensor: Sensor, where: Where) -> tuple[dict[str, Any], Total | None]:
+def identify(sensor: Sensor, where: Where) -> tuple[dict[str, Any] | None, Total | None]:
     """Return the board that an open sensor's rails are of, as plain values, and the total.
 
-    For rails that no board's table is about (NVML, RAPL, a battery) the board says so.
-    """
-    try:  # SHIM
-        from edgejoule.power.recognise import read_clues, recognise
-        from edgejoule.power.totals import combined_total, rails_by_sensor
-    except ModuleNotFoundError:  # SHIM
-        from edgejoule.power.boards import total_rails
+    Rails that are of no board (NVML, RAPL, a battery) have none.
 
-        rails = total_rails(tuple(c.rail for c in sensor.channels()))
-        return {}, Total(rails, "", "", "") if rails else None
+    Raises:
+        UsageError: EDGEJOULE_BOARD names a board that these rails are not of.
+    """
+    from edgejoule.power.recognise import read_clues, recognise
+    from edgejoule.power.totals import board_sensors, combined_total, rails_by_sensor
 
     plain = [channel.to_json() for channel in sensor.channels()]
-    found = recognise(plain, read_clues(where.sysfs_root))
-    total = combined_total(rails_by_sensor(plain, sensor.name), found.total)
-    return asdict(found), total
+    own = rails_by_sensor(plain, sensor.name)
+    if not board_sensors(own):
+        return None, combined_total(own, None)
+    configuration = sensor.configuration()
+    parts = [configuration, *configuration.get("sensors", {}).values()]
+    left_out = [item for part in parts for item in part.get("left_out", ())]
+    found = recognise(plain, read_clues(where.sysfs_root), left_out)
+    return found.to_json(), combined_total(own, found.total)

@@ -16,7 +16,7 @@ Standard library only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from edgejoule.power.boards import total_rails
@@ -40,8 +40,7 @@ def combined_total(
     from edgejoule.power.rapl import rapl_total
 
     others = {"nvml": nvml_total, "rapl": rapl_total, BATTERY: battery_total}
-    own = [name for name in rails_by_sensor if name not in others]
-    if own:
+    if board_sensors(rails_by_sensor):
         return board
     if BATTERY in rails_by_sensor:
         return battery_total(tuple(rails_by_sensor[BATTERY]))
@@ -60,6 +59,11 @@ def combined_total(
         "drives, fans, losses of the power supply",
         source="; ".join(part.source for part in parts),
     )
+
+
+def board_sensors(sensors: Iterable[str]) -> tuple[str, ...]:
+    """Return those sensors whose rails are a board's own."""
+    return tuple(name for name in sensors if name not in {"nvml", "rapl", BATTERY})
 
 
 def rails_by_sensor(channels: Sequence[Mapping[str, Any]], sensor: str) -> dict[str, list[str]]:
