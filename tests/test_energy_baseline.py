@@ -179,6 +179,9 @@ def test_spikes_are_no_idle() -> None:
     # A rail in coarse steps: its median deviation is 0, and one step up is no spike.
     steps = np.where(np.arange(1001) % 10 == 0, 440.0, 400.0)
     assert baseline(series_of(steps), 0, 7000 * MS).spike_share == 0.0
+    # The same through a voltage that moves by 8 mV: many small jumps, some of a step.
+    steps = steps * np.random.default_rng(2).choice([1.0, 1.0016], 1001)
+    assert baseline(series_of(steps), 0, 7000 * MS).spike_share == 0.0
 
 
 def test_a_falling_power_drifts_and_a_noisy_one_does_not() -> None:
@@ -249,14 +252,17 @@ def test_conditions_from_what_was_sampled() -> None:
         {"cpu_busy_percent": 2.0, "temperature_tj_c": 40.0, "throttled_oc1": 3.0, "load_1min": 0.2},
         {"cpu_busy_percent": 4.0, "temperature_tj_c": 42.0, "throttled_oc1": 5.0},
         {"cpu_mhz_mean": 1500.0, "gpu_mhz_17000000.gpu": 306.0, "throttled_cpu_core": 7.0},
+        {"gpu_sm_mhz": 345.0, "gpu_temperature_c": 31.0, "gpu_throttled": 1.0},
     ]
     found = conditions_of(rows, cpus=6, clocks_locked=True, gpu_processes=0, shared=None)
     assert found.cpu_busy_percent == Course(2.0, 4.0, 3.0, 2.0, 4.0)
-    assert found.temperatures_c == {"tj": Course(40.0, 42.0, 41.0, 40.0, 42.0)}
-    assert set(found.clocks_mhz) == {"gpu_17000000.gpu", "cpu_mean"}
-    assert found.throttled == {"oc1": 2}
-    assert (found.samples, found.cpus, found.clocks_locked, found.shared) == (3, 6, True, None)
+    assert found.temperatures_c["tj"] == Course(40.0, 42.0, 41.0, 40.0, 42.0)
+    assert set(found.temperatures_c) == {"tj", "gpu"}
+    assert set(found.clocks_mhz) == {"gpu_17000000.gpu", "cpu_mean", "gpu_sm"}
+    assert found.throttled == {"oc1": 2, "gpu": 1}
+    assert (found.samples, found.cpus, found.clocks_locked, found.shared) == (4, 6, True, None)
     assert found.unknown == ("GPU load",)
+    assert conditions_of([{"gpu_load_percent": 3.0}]).gpu_utilisation_percent is not None
     assert conditions_of([]).unknown == ("CPU load", "GPU load", "temperature")
     assert course_of([]) is None
     assert json.dumps(found.to_json(), allow_nan=False)

@@ -42,6 +42,7 @@ _CELLS = 4096  # of a window that is looked at for likeness in time, at most
 _FEWEST_CELLS = 16
 _SPIKE_SDS = 5.0
 _SD_OF_MAD = 1.4826  # of a normal distribution
+_USUAL_JUMP = 0.75  # quantile of the changes from one reading to the next
 _LEAST_SD_SHARE = 0.005  # of the median: a rail that is steadier than that has no spikes of note
 
 
@@ -70,7 +71,8 @@ class Baseline:
         trend_mw: Change over the window by a straight line.
         trend_half_width_mw: Half-width of its 95 % interval.
         spike_share: Share of the points more than five robust standard deviations (of the median
-            deviation; at least half a percent of the power, and half a step) above the median.
+            deviation; at least half a percent of the power, and half a usual jump) above the
+            median.
         gaps: Gaps of the trace in the window (`integrate.gaps_ns`).
         gap_share: Their share of it.
     """
@@ -271,7 +273,9 @@ def _spike_share(power_mw: np.ndarray) -> float:
     """Return the share of points far above the median."""
     median = float(np.median(power_mw))
     sd = _SD_OF_MAD * float(np.median(np.abs(power_mw - median)))
-    steps = np.diff(np.unique(power_mw))
-    step = float(steps.min()) if len(steps) else 0.0
-    sd = max(sd, _LEAST_SD_SHARE * abs(median), 0.5 * step)
+    # In a converter's coarse steps the median deviation may be 0: a usual jump is no spike either.
+    jumps = np.abs(np.diff(power_mw))
+    jumps = jumps[jumps > 0]
+    jump = float(np.quantile(jumps, _USUAL_JUMP)) if len(jumps) else 0.0
+    sd = max(sd, _LEAST_SD_SHARE * abs(median), 0.5 * jump)
     return float(np.mean(power_mw > median + _SPIKE_SDS * sd))

@@ -50,7 +50,8 @@ class Conditions:
         temperatures_c: Thermal zone -> temperature, deg C.
         clocks_mhz: Clock -> frequency, MHz.
         clocks_locked: Whether all clocks had one frequency only (`jetson_clocks`).
-        throttled: Counters of throttling that rose, and by how much.
+        throttled: Counters of throttling that rose, and by how much; `gpu`: in how many looks an
+            NVIDIA GPU's clocks were held down.
         gpu_processes: Processes on the GPU that are not of this measurement.
         shared: Whether others use this GPU or board at the same time.
     """
@@ -117,12 +118,12 @@ def conditions_of(
     gpu_processes: int | None = None,
     shared: bool | None = None,
 ) -> Conditions:
-    """Summarise what `edgejoule.resources.ResourceSampler.sample` gave during a window.
+    """Summarise what `edgejoule.resources` and `edgejoule.gpu_watch` gave during a window.
 
     Args:
-        rows: One mapping per look, in order: `cpu_busy_percent`, `load_1min`,
-            `gpu_utilisation_percent`, `temperature_<zone>_c`, `cpu_mhz_mean`, `gpu_mhz_<name>`,
-            `throttled_<name>`; each may be absent.
+        rows: One mapping per look, in order: `cpu_busy_percent`, `load_1min`, `gpu_load_percent`,
+            `temperature_<zone>_c`, `gpu_temperature_c`, clocks (`_mhz` in the name), counters
+            `throttled_<name>`, `gpu_throttled` (0 or 1); each may be absent.
         cpus: CPUs of the machine.
         clocks_locked: Whether all clocks are locked.
         gpu_processes: Foreign processes on the GPU.
@@ -133,26 +134,28 @@ def conditions_of(
         for name, value in row.items():
             columns.setdefault(name, []).append(value)
 
-    def named(prefix: str, suffix: str = "") -> dict[str, Course]:
-        found = {}
-        for name, values in columns.items():
-            course = course_of(values)
-            if name.startswith(prefix) and name.endswith(suffix) and course is not None:
-                found[name.removeprefix(prefix).removesuffix(suffix)] = course
-        return found
+    courses = {name: course for name in columns if (course := course_of(columns[name]))}
 
-    clocks = {f"gpu_{name}": course for name, course in named("gpu_mhz_").items()}
-    cpu_clock = course_of(columns.get("cpu_mhz_mean", []))
-    if cpu_clock is not None:
-        clocks["cpu_mean"] = cpu_clock
-    rose = {name: round(course.end - course.start) for name, course in named("throttled_").items()}
+    def named(prefix: str, suffix: str = "") -> dict[str, Course]:
+        return {
+            name.removeprefix(prefix).removesuffix(suffix): course
+            for name, course in courses.items()
+            if name.startswith(prefix) and name.endswith(suffix)
+        }
+
+    temperatures = named("temperature_", "_c")
+    if "gpu_temperature_c" in courses:
+        temperatures["gpu"] = courses["gpu_temperature_c"]
+    clocks = {name.replace("_mhz", "", 1): one for name, one in courses.items() if "_mhz" in name}
+    rose = {name: round(one.end - one.start) for name, one in named("throttled_").items()}
+    rose["gpu"] = sum(value > 0 for value in columns.get("gpu_throttled", []))
     return Conditions(
         samples=len(rows),
         cpus=cpus,
-        cpu_busy_percent=course_of(columns.get("cpu_busy_percent", [])),
-        load_1min=course_of(columns.get("load_1min", [])),
-        gpu_utilisation_percent=course_of(columns.get("gpu_utilisation_percent", [])),
-        temperatures_c=named("temperature_", "_c"),
+        cpu_busy_percent=courses.get("cpu_busy_percent"),
+        load_1min=courses.get("load_1min"),
+        gpu_utilisation_percent=courses.get("gpu_load_percent"),
+        temperatures_c=temperatures,
         clocks_mhz=clocks,
         clocks_locked=clocks_locked,
         throttled={name: count for name, count in rose.items() if count > 0},
