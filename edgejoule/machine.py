@@ -12,7 +12,7 @@ import os
 import platform
 import re
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,10 @@ from edgejoule.machine_state import (
     temperatures_c,
     throttle_counts,
 )
+from edgejoule.power.clues import BOARD_VARIABLE, Clues, read_clues, soc_of
+from edgejoule.power.recognise import Recognition, recognise
+from edgejoule.power.sensor import Channel
+from edgejoule.power_mode import PowerMode, find_power_mode, power_modes
 from edgejoule.processes import PROJECT_ROOT
 
 __all__ = ["PowerMode", "describe_machine", "power_modes", "temperatures_c", "throttle_counts"]
@@ -44,39 +48,13 @@ _JETPACK = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
-class PowerMode:
-    """A power mode of `nvpmodel`: its name (`MODE_30W`) and the number to set it with."""
-
-    name: str
-    number: int
-
-
-def power_modes(root: Path | str = "/") -> tuple[PowerMode | None, list[PowerMode]]:
-    """Return the power mode in force and all that the board offers.
-
-    `nvpmodel` keeps the number of its mode in /var/lib/nvpmodel/status (`pmode:0002`), the names
-    in /etc/nvpmodel.conf. Numbers mean different modes on different boards, names do not; without
-    the second file the name is `mode <number>`.
-    """
-    conf = read_text(Path(root, "etc/nvpmodel.conf")) or ""
-    offered = [
-        PowerMode(match[2], int(match[1]))
-        for match in re.finditer(r"^\s*<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", conf, re.M)
-    ]
-    status = re.search(r"pmode:(\d+)", read_text(Path(root, "var/lib/nvpmodel/status")) or "")
-    if not status:
-        return None, offered
-    number = int(status[1])
-    names = [mode for mode in offered if mode.number == number]
-    return (names[0] if names else PowerMode(f"mode {number}", number)), offered
-
-
 def describe_machine(
     sysfs_root: Path | str = "/sys",
     proc_root: Path | str = "/proc",
     root: Path | str = "/",
     project_root: Path = PROJECT_ROOT,
+    channels: Sequence[Channel] | Sequence[Mapping[str, Any]] = (),
+    cuda_name: str | None = None,
 ) -> dict[str, Any]:
     """Describe this machine as plain JSON values.
 
@@ -85,38 +63,45 @@ def describe_machine(
         proc_root: Where procfs is mounted.
         root: What /etc, /var and the marks of containers are looked up below.
         project_root: The folder whose git commit is recorded.
+        channels: The channels of the sensors, by which a board is recognised where it does not
+            say what it is; none of the simulated board.
+        cuda_name: What CUDA calls its device, if somebody asked.
 
     Returns:
-        `board_id`, `board_source`, `compatible`, `l4t`, `jetpack`, `power_mode`,
+        `board_id`, `board_source` (`EDGEJOULE_BOARD`, `device tree`, `soc0`, `signature`, `cpu`),
+        `board` (`names`, `how`, `certain`), `soc`, `compatible`, `l4t`, `jetpack`, `power_mode`,
+        `power_mode_source`, `power_mode_inferred`, `power_mode_candidates`, `power_mode_why`,
         `power_modes`, `cpu`, `gpu`, `memory_mib`, `temperatures_c`, `throttle_counts`,
         `kernel`, `architecture`, `distribution`, `container`, `hypervisor`, `python`,
         `libraries`, `code`.
+
+    Raises:
+        UsageError: EDGEJOULE_BOARD is a misspelt name, or names a board with other rails.
     """
     sysfs, proc, root = Path(sysfs_root), Path(proc_root), Path(root)
     cpu = _cpu(sysfs, proc)
-    model = read_text(sysfs / "firmware/devicetree/base/model") or read_text(
-        proc / "device-tree/model"
-    )
-    compatible = read_text(sysfs / "firmware/devicetree/base/compatible") or read_text(
-        proc / "device-tree/compatible"
-    )
-    override = os.environ.get("EDGEJOULE_BOARD", "").strip()
-    if override:
-        board, source = override, "EDGEJOULE_BOARD"
-    elif model:
-        board, source = model, "device tree"
-    else:
-        board, source = cpu["model"], "cpu"
+    clues = read_clues(sysfs, proc, cuda_name=cuda_name)
+    known = recognise(channels, clues)
+    board_id, source = _board_id(clues, known, cpu["model"])
     l4t = _l4t(root)
-    mode, offered = power_modes(root)
+    mode = find_power_mode(root, sysfs, known.names)
+    _, offered = power_modes(root)
     return {
-        "board_id": board,
+        "board_id": board_id,
         "board_source": source,
-        "compatible": compatible.split("\n") if compatible else None,
+        "board": {"names": list(known.names), "how": known.how, "certain": known.certain}
+        if known.names or channels
+        else None,
+        "soc": _soc(clues),
+        "compatible": list(clues.compatible) or None,
         "l4t": l4t,
         "jetpack": _JETPACK.get(l4t.removesuffix(".0") if l4t else ""),
-        "power_mode": None if mode is None else mode.name,
-        "power_modes": [known.name for known in offered] or None,
+        "power_mode": mode.name,
+        "power_mode_source": mode.source,
+        "power_mode_inferred": mode.inferred,
+        "power_mode_candidates": list(mode.candidates) or None,
+        "power_mode_why": mode.why if known.names or offered or mode.name else None,
+        "power_modes": [one.name for one in offered] or None,
         "cpu": cpu,
         "gpu": _gpu(sysfs, proc),
         "memory_mib": memory_mib(proc).get("total"),
@@ -132,6 +117,36 @@ def describe_machine(
         "libraries": library_versions(),
         "code": code_version(project_root),
     }
+
+
+def _board_id(clues: Clues, known: Recognition, cpu: str | None) -> tuple[str | None, str]:
+    """Return what this board is called, the same in every run, and where that is from.
+
+    soc0's machine is the device tree's model on NVIDIA's kernels, so that a board has one name
+    inside and outside a container.
+    """
+    if clues.override:
+        return clues.override, BOARD_VARIABLE
+    if clues.model:
+        return clues.model, "device tree"
+    if clues.machine:
+        return clues.machine, "soc0"
+    if known.name:
+        return known.name, "signature"
+    return cpu, "cpu"
+
+
+def _soc(clues: Clues) -> dict[str, str | None] | None:
+    """Return what soc0 says, and the chip that follows from it or from the other clues."""
+    found = soc_of(clues)
+    soc = {
+        "chip": found[0] if found else None,
+        "machine": clues.machine,
+        "family": clues.family,
+        "soc_id": clues.soc_id,
+        "revision": clues.revision,
+    }
+    return soc if any(soc.values()) else None
 
 
 def library_versions() -> dict[str, str | None]:

@@ -11,6 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _GPU_DEVFREQ = re.compile(r"gpu|gv11b|ga10b|gp10b|57000000")
+# Where NVIDIA's kernels have shown the integrated GPU: L4T 32 to 39.
+_GPU_PLACES = (
+    *("devices/gpu.0", "devices/platform/gpu.0", "devices/*.g*", "devices/platform/*.g*"),
+    "devices/platform/bus@0/*.g*",
+)
+# The memory clock: of NVIDIA's jetson_clocks, and nvpmodel's cap. debugfs is for root.
+_EMC_RATES = (
+    "kernel/debug/bpmp/debug/clk/emc/rate",
+    "kernel/debug/clk/emc/clk_rate",
+    "kernel/debug/tegra_bwmgr/emc_rate",
+)
+_EMC_CAPS = ("kernel/nvpmodel_clk_cap/emc", "kernel/nvpmodel_emc_cap/emc_iso_cap")
+# Cooling devices that slow something down whenever they are not at 0. The GPU's devfreq device is
+# not among them: it has been seen above 0 on a cool Jetson Thor.
+_THROTTLES = re.compile(r"-alert$|^(?:thermal-)?cpufreq|^Processor$|^intel_powerclamp$")
 _DESKTOP = frozenset(
     (
         *("Xorg", "Xwayland", "gdm3", "gdm", "sddm", "lightdm", "gnome-shell", "kwin_x11"),
@@ -90,12 +105,67 @@ def cpu_clocks(sysfs_root: Path) -> list[Clock]:
     return clocks
 
 
+def cpus_online(sysfs_root: Path | str = "/sys") -> tuple[int, ...] | None:
+    """Return the numbers of the CPUs that are online, None if the kernel does not say."""
+    text = read_text(Path(sysfs_root, "devices/system/cpu/online"))
+    found: set[int] = set()
+    for part in (text or "").split(","):
+        match = re.fullmatch(r"\s*([0-9]{1,5})(?:-([0-9]{1,5}))?\s*", part)
+        if not match:
+            return None
+        found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return tuple(sorted(found))
+
+
+def gpu_devfreq(sysfs_root: Path | str = "/sys") -> list[Path]:
+    """Return the devfreq folders of integrated GPUs (Jetson); names differ by release."""
+    folders = sorted(Path(sysfs_root, "class/devfreq").glob("*"))
+    return [folder for folder in folders if _GPU_DEVFREQ.search(folder.name)]
+
+
+def gpu_load_percent(sysfs_root: Path | str = "/sys") -> float | None:
+    """Return how busy an integrated GPU (Jetson) is, None where nothing says so.
+
+    The driver's `load` counts thousandths. Jetson Thor has none: there NVML knows the load.
+    """
+    root = Path(sysfs_root)
+    places = [folder / "device" for folder in gpu_devfreq(root)]
+    places += [
+        path for place in _GPU_PLACES for path in sorted(root.glob(place)) if _gpu_device(path.name)
+    ]
+    for place in places:
+        load = read_int(place / "load")
+        if load is not None and 0 <= load <= 1000:
+            return load / 10
+    return None
+
+
+def _gpu_device(name: str) -> bool:
+    return bool(_GPU_DEVFREQ.search(name))
+
+
+def emc_clock_mhz(sysfs_root: Path | str = "/sys") -> float | None:
+    """Return the memory controller's clock (Jetson), None if it cannot be read; it is for root."""
+    return _first_mhz(Path(sysfs_root), _EMC_RATES)
+
+
+def emc_cap_mhz(sysfs_root: Path | str = "/sys") -> float | None:
+    """Return nvpmodel's cap of the memory controller's clock, None if there is none."""
+    return _first_mhz(Path(sysfs_root), _EMC_CAPS)
+
+
+def _first_mhz(root: Path, places: tuple[str, ...]) -> float | None:
+    for place in places:
+        value = _scaled(root / place, 1e6)
+        if value is not None and value > 0:
+            return value
+    return None
+
+
 def gpu_clocks(sysfs_root: Path) -> list[Clock]:
     """Return the clocks of integrated GPUs under devfreq (Jetson); names differ by release."""
     clocks = []
-    for folder in sorted((sysfs_root / "class/devfreq").glob("*")):
-        if not _GPU_DEVFREQ.search(folder.name):
-            continue
+    for folder in gpu_devfreq(sysfs_root):
         current = _scaled(folder / "cur_freq", 1e6)
         low = _scaled(folder / "min_freq", 1e6)
         high = _scaled(folder / "max_freq", 1e6)
@@ -151,6 +221,42 @@ def throttle_counts(sysfs_root: Path | str = "/sys") -> dict[str, int]:
         if known:
             found[f"cpu_{kind}"] = sum(known)
     return found
+
+
+def throttle_times_ms(sysfs_root: Path | str = "/sys") -> dict[str, int]:
+    """Return how long CPUs were throttled since boot in ms (x86), of the CPU that was so longest.
+
+    `core` and `package`, from thermal_throttle's `*_throttle_total_time_ms`.
+    """
+    root = Path(sysfs_root)
+    found = {}
+    for kind in ("core", "package"):
+        name = f"thermal_throttle/{kind}_throttle_total_time_ms"
+        times = [read_int(root / f"devices/system/cpu/cpu{n}/{name}") for n in cpu_numbers(root)]
+        known = [time for time in times if time is not None]
+        if known:
+            found[kind] = max(known)
+    return found
+
+
+def cooling_states(sysfs_root: Path | str = "/sys") -> dict[str, int]:
+    """Return the state of each cooling device that slows something down; 0 is full speed.
+
+    Jetson: `cpu-throttle-alert`, `gpu-throttle-alert`, `hot-surface-alert` and others; x86:
+    `Processor`. Fans are left out, and devices of one type are taken together (the highest state).
+    """
+    found: dict[str, int] = {}
+    for folder in sorted(Path(sysfs_root, "class/thermal").glob("cooling_device[0-9]*")):
+        name, state = read_text(folder / "type"), read_int(folder / "cur_state")
+        if name and state is not None and _THROTTLES.search(name):
+            found[name] = max(state, found.get(name, 0))
+    return found
+
+
+def throttling_now(sysfs_root: Path | str = "/sys") -> list[str] | None:
+    """Return what slows something down now, None where no cooling device tells."""
+    states = cooling_states(sysfs_root)
+    return sorted(name for name, state in states.items() if state > 0) if states else None
 
 
 @dataclass(frozen=True)

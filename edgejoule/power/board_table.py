@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from edgejoule.power.board_types import Board, BoardChip, Rail, TotalRule
 
-_CARRIER = "carrier board, fan, drives and USB devices, losses of the power supply"
+_CARRIER = "the carrier board with its fan, drives and USB devices; losses of the power supply"
 _CARRIER_APART = "NVIDIA forum 348662 (2.18 W read here beside 2.6 W at the carrier's input, idle)"
 _MODULE = "the module: CPU, GPU, accelerators, SoC, memory"
 
@@ -162,9 +162,9 @@ BOARDS: tuple[Board, ...] = (
         (
             TotalRule(
                 ("POM_5V_IN",),
-                "the 5 V input of the module: CPU, GPU, SoC, memory",
-                _CARRIER,
-                "NVIDIA forum 73608, quoted in jetson_stats issue 51",
+                "the 5 V input: CPU, GPU, SoC, memory",
+                "losses of the power supply; whether the carrier is in it is not clear",
+                "NVIDIA forum 73608, quoted in jetson_stats issue 51 (it says the board's input)",
             ),
         ),
         ("energymon", "jetson_stats issues 51 and 131"),

@@ -175,7 +175,8 @@ def _overridden(text: str, rails: _Rails) -> Recognition:
 def _unexplained(match: _Match, rails: _Rails) -> list[str]:
     """Return the rails of a board that are neither read nor left out for a reason."""
     known = {*match.found, *rails.left_out}
-    return [label for label in _needed(match.board) if label not in known]
+    needed = [rail.label for rail in match.board.rails if not rail.optional]
+    return [label for label in needed if label not in known]
 
 
 def _told(clues: Clues) -> tuple[tuple[Board, ...], str]:
@@ -206,10 +207,12 @@ def _by_signature(rails: _Rails, clues: Clues) -> Recognition:
         most = max(len(match.found) for match in whole)
         chosen = [match for match in whole if len(match.found) == most]
     else:
-        # A rail is missing and nobody says why: only if that leaves no doubt which rails there are.
+        # A rail is missing and nobody says why: only if the boards that fit differ in nothing but
+        # rails that some have in addition.
         most = max((len(match.found) for match in allowed), default=0)
         chosen = [match for match in allowed if len(match.found) == most]
-        if len({_needed(match.board) for match in chosen}) != 1:
+        sets = [_needed(match.board) for match in chosen]
+        if not all(min(sets, key=len) <= needed for needed in sets):
             chosen = []
     what = _signature(rails)
     if not chosen:
@@ -228,7 +231,7 @@ def _signature(rails: _Rails) -> str:
 
 def _concluded(matches: Sequence[_Match], how: str, rails: _Rails, *, told: bool) -> Recognition:
     names = tuple(match.board.name for match in matches)
-    first = matches[0]
+    first = min(matches, key=lambda match: len(_needed(match.board)))
     notes = [note for match in matches for note in match.board.notes]
     if told and rails.labels and not any(match.found for match in matches):
         notes.append(
