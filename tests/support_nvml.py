@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import shutil
 import subprocess
@@ -56,6 +57,7 @@ def compiled(old: bool = False) -> str:
     if compiler is None:
         pytest.skip("no C compiler for the stand-in of NVIDIA's library")
     folder = Path(tempfile.mkdtemp(prefix="edgejoule-nvml-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     library = folder / ("old.so" if old else "new.so")
     source = Path(__file__).with_name("fake_nvml.c")
     flags = ["-shared", "-fPIC", "-O1", "-Wall", "-Werror", *(["-DOLD"] if old else [])]

@@ -7,7 +7,7 @@ import errno
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgejoule.errors import EdgejouleError, MeasurementError
@@ -165,6 +165,7 @@ FILES = ("type", "scope", "status", "present", "power_now", "voltage_now", "curr
 LIKELY = st.sampled_from([b"Battery", b"Discharging", b"Device", b"1", b"-5", b""])
 
 
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(FILES), LIKELY | st.binary(max_size=40)))
 def test_any_content_is_values_or_the_projects_error(
     tmp_path_factory: pytest.TempPathFactory, files: dict[str, bytes]

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgejoule.errors import EdgejouleError, MeasurementError, UsageError
@@ -111,12 +111,14 @@ def test_a_slice_keeps_its_own_uuid() -> None:
         choose_gpu(SLICE, [CudaDevice(0, B, "card B")], [cut])
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_any_text_is_a_gpu_or_a_usage_error(text: str) -> None:
     with contextlib.suppress(UsageError):
         assert isinstance(choose_gpu(text, REVERSED, NVML), Gpu)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 0xFFFF), st.integers(0, 0xFF), st.integers(0, 0x1F))
 def test_pci_addresses_in_all_spellings(domain: int, bus: int, device: int) -> None:
     place = (domain, bus, device)
@@ -412,6 +414,7 @@ def test_what_is_no_duration(text: str) -> None:
         parse_duration(text)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=400) | st.from_regex(r"\A[0-9]{1,400}[smh]\Z"))
 def test_any_text_is_a_finite_duration_or_a_usage_error(text: str) -> None:
     with contextlib.suppress(EdgejouleError):

@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgejoule.errors import EdgejouleError, MeasurementError
@@ -276,6 +276,7 @@ def test_the_total_counts_each_part_once() -> None:
     assert rapl_total([]) is None
 
 
+@settings(deadline=None)
 @given(
     label=st.text(st.characters(codec="latin-1", exclude_characters="\0"), max_size=12),
     energy=st.binary(max_size=40),
