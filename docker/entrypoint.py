@@ -29,7 +29,12 @@ from pathlib import Path
 
 APP = Path("/app")
 DEVICES = ("nvmap", "nvhost*", "nvgpu*", "nvgpu/*", "dri/renderD*")
-RAIL_FILES = re.compile(r"(in|curr)\d+_input")
+# Power monitors: where they are listed and under which names; what a reader wants of one.
+RAIL_CHIPS = (("class/hwmon/*", {"ina3221", "ina238"}), ("bus/iio/devices/*", {"ina3221x"}))
+RAIL_FILES = re.compile(
+    r"in[1-3]_(input|label|enable)|curr[1-3]_input|shunt[1-3]_resistor|update_interval|samples"
+    r"|in_(voltage|current)[0-2]_input|rail_name_[0-2]|running_mode"
+)
 SECRET = re.compile(r"TOKEN|SECRET|PASSW|CREDENTIAL|API_?KEY|ACCESS_KEY|PRIVATE_KEY", re.IGNORECASE)
 SECOND_STAGE = "--second-stage"
 
@@ -51,17 +56,20 @@ def device_groups(devices: Path = Path("/dev")) -> list[int]:
 
 
 def open_rail_files(sysfs: Path = Path("/sys")) -> dict[str, int]:
-    """Open the INA3221 files that only root may read; return path -> inheritable descriptor.
+    """Open the power monitors' files that only root may read; return path -> descriptor.
 
+    The descriptors are inheritable. Labels and settings are among the files: one version of
+    NVIDIA's 5.10 kernel keeps them for root too, and without its label a rail is of no known board.
     Files that everybody may read are left to the sampler, which opens them itself.
     """
     kept: dict[str, int] = {}
-    for chip in sorted(sysfs.glob("class/hwmon/*")):
+    chips = [(chip, names) for place, names in RAIL_CHIPS for chip in sorted(sysfs.glob(place))]
+    for chip, names in chips:
         try:
-            if (chip / "name").read_text(encoding="ascii").strip() != "ina3221":
+            if (chip / "name").read_text(encoding="ascii").strip() not in names:
                 continue
             files = sorted(file for file in chip.iterdir() if RAIL_FILES.fullmatch(file.name))
-        except OSError:
+        except (OSError, ValueError):
             continue
         for file in files:
             with contextlib.suppress(OSError):  # a channel that is switched off has no value

@@ -1,4 +1,4 @@
-"""Sysfs trees as the Linux ina3221 driver lays them out, and rows of reads, for tests."""
+"""Sysfs trees as the Linux drivers of power monitors lay them out, and rows of reads, for tests."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 SAMPLE = np.dtype(
     [("t0_ns", "<i8"), ("t1_ns", "<i8"), ("raw", "<i8"), ("channel", "<i4"), ("errno", "<i4")]
@@ -54,9 +55,138 @@ def make_chip(
     return directory
 
 
+def make_iio_chip(
+    root: Path,
+    address: str,
+    labels: Sequence[str | None],
+    *,
+    device: int = 0,
+    shunts_mohm: Sequence[int | None] = (5, 5, 5),
+    continuous_config: int | None = 0x7C07,
+    running_mode: int = 1,
+) -> Path:
+    """Make one chip as NVIDIA's iio driver of Linux 4.9 shows it; channel n as with `make_chip`.
+
+    A label of None is printed as the driver prints it, `(null)`. Return its directory.
+    """
+    chip = root / "devices" / "platform" / f"i2c-{address[0]}" / address
+    directory = chip / f"iio:device{device}"
+    directory.mkdir(parents=True)
+    for place in (chip, directory):
+        (place / "name").write_text("ina3221x\n")
+    (directory / "running_mode").write_text(f"{running_mode}\n")
+    node = root / "firmware" / "devicetree" / "base" / f"ina3221x@{address[-2:]}"
+    node.mkdir(parents=True)
+    if continuous_config is not None:
+        (node / "ti,continuous-config").write_bytes(continuous_config.to_bytes(4, "big"))
+    for number, label in enumerate(labels):
+        (directory / f"rail_name_{number}").write_text(f"{label or '(null)'}\n")
+        (directory / f"in_voltage{number}_input").write_text(f"{5001 + number}\n")
+        (directory / f"in_current{number}_input").write_text(f"{100 * (number + 1)}\n")
+        (directory / f"in_current{number}_trigger_input").write_text("0\n")
+        (directory / f"in_power{number}_input").write_text("500\n")
+        channel = node / f"channel@{number}"
+        channel.mkdir()
+        (channel / "reg").write_bytes(number.to_bytes(4, "big"))
+        mohm = shunts_mohm[number]
+        if mohm is not None:
+            (channel / "ti,shunt-resistor-mohm").write_bytes(mohm.to_bytes(4, "big"))
+    (directory / "of_node").symlink_to(os.path.relpath(node, directory))
+    _list_at(root / "bus" / "iio" / "devices", directory)
+    _list_at(root / "bus" / "i2c" / "devices", chip)
+    return directory
+
+
+def make_ina238(
+    root: Path,
+    address: str,
+    *,
+    hwmon: int = 0,
+    label: str | None = None,
+    label_file: str = "in1_label",
+    shunt_uohm: int | None = None,
+) -> Path:
+    """Make one INA238 at 19 V and 2.5 A. Return its directory."""
+    chip = root / "devices" / "platform" / f"i2c-{address[0]}" / address
+    directory = chip / "hwmon" / f"hwmon{hwmon}"
+    directory.mkdir(parents=True)
+    files = {
+        "name": "ina238",
+        "in0_input": "2",
+        "in1_input": "19000",
+        "curr1_input": "2500",
+        "power1_input": "47500000",
+        "temp1_input": "41000",
+    }
+    if label is not None:
+        files[label_file] = label
+    for name, text in files.items():
+        (directory / name).write_text(f"{text}\n")
+    if shunt_uohm is not None:
+        node = root / "firmware" / "devicetree" / "base" / f"ina238@{address[-2:]}"
+        node.mkdir(parents=True)
+        (node / "shunt-resistor").write_bytes(shunt_uohm.to_bytes(4, "big"))
+        (chip / "of_node").symlink_to(os.path.relpath(node, chip))
+    (directory / "device").symlink_to(os.path.relpath(chip, directory))
+    _list_at(root / "class" / "hwmon", directory)
+    return directory
+
+
+def _list_at(folder: Path, directory: Path) -> None:
+    """Link a directory as a class or bus lists it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / directory.name).symlink_to(os.path.relpath(directory, folder))
+
+
 def orin_nx(root: Path) -> Path:
     """Make the tree of an Orin NX."""
     return make_chip(root, "1-0040", ("VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC"))
+
+
+class FakeReads:
+    """Stands in for `os.pread`: files that fail, files that take time on a clock of their own.
+
+    A regular file cannot answer ENODATA or ENODEV as a driver does.
+
+    Attributes:
+        now_ns: What `clock` says.
+        takes_ns: How long a read takes.
+        reads: How many values were read.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, takes_ns: int = 0) -> None:
+        self.now_ns = 1_000_000_000
+        self.takes_ns = takes_ns
+        self.reads = 0
+        self._fails: dict[int, int] = {}
+        self._real = os.pread
+        monkeypatch.setattr(os, "pread", self._pread)
+
+    def clock(self) -> int:
+        """Return the fake time."""
+        return self.now_ns
+
+    def fail(self, path: Path, code: int) -> None:
+        """Let reads of a file fail from now on."""
+        self._fails[path.stat().st_ino] = code
+
+    def fail_all(self, directory: Path, code: int) -> None:
+        """Let reads of all files of a chip fail, as after it was unbound."""
+        for path in directory.glob("*_input"):
+            self.fail(path, code)
+
+    def mend(self, path: Path) -> None:
+        """Let a file be read again."""
+        del self._fails[path.stat().st_ino]
+
+    def _pread(self, descriptor: int, size: int, offset: int) -> bytes:
+        if size <= 32:  # a value, no label or setting
+            self.reads += 1
+            self.now_ns += self.takes_ns
+        code = self._fails.get(os.fstat(descriptor).st_ino)
+        if code is not None:
+            raise OSError(code, os.strerror(code))
+        return self._real(descriptor, size, offset)
 
 
 @contextlib.contextmanager
