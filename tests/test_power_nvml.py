@@ -310,9 +310,9 @@ def test_all_sources_that_give_a_value_are_channels(fake: FakeNvidia) -> None:
         assert {(c.chip, c.sensor) for c in sensor.channels()} == {(H200, "nvml")}
         assert [c.averaging is None for c in sensor.channels()] == [True, False, True]
         assert [sensor.read(index) for index in range(3)] == [123000, 122000, 987654321012]
-        assert [(g.name, g.channels, g.refresh_ns) for g in sensor.groups()] == [
-            (H200, (0, 1, 2), None)
-        ]
+        (group,) = sensor.groups()
+        assert (group.name, group.channels) == (H200, (0, 1, 2))
+        assert (group.refresh_ns, group.period_ns) == (None, None)
         assert (sensor.name, sensor.simulated) == ("nvml", False)
 
 
@@ -340,13 +340,14 @@ def test_the_refresh_is_the_shortest_period_that_was_found(
     def watch(reads, seconds):
         asked.append(seconds)
         assert [read() for read in reads] == [123000, 122000, 987654321012]
-        return (None, 101, 100)
+        return (None, 101_000_000, 100_000_000)
 
     monkeypatch.setattr(module, "watch_periods", watch)
     with contextlib.closing(sensor_of(fake, watch_s=0.5)) as sensor:
         assert asked == []  # to be opened and read once costs no watching
-        assert sensor.groups()[0].refresh_ns == 100
-        assert sensor.configuration()["periods_ns"]["gpu_average"] == 101
+        (group,) = sensor.groups()
+        assert (group.refresh_ns, group.period_ns) == (100_000_000, 20_000_000)
+        assert sensor.configuration()["periods_ns"]["gpu_average"] == 101_000_000
         assert asked == [0.5]
 
 

@@ -37,6 +37,7 @@ MIG_PREFIX = "MIG-"
 _POLL_S = 0.001
 _ENOUGH_CHANGES = 9
 _FEWEST_CHANGES = 3
+_SWEEPS_PER_REFRESH = 5
 _INVALID_ARGUMENT = 2  # what older drivers answer to a field that they do not know
 _USAGE = "nvmlDeviceGetPowerUsage"
 _SECOND = "mean over 1 s (NVML API reference)"
@@ -149,9 +150,15 @@ class NvmlSensor:
         return tuple(self._channels)
 
     def groups(self) -> tuple[Group, ...]:
-        """One group; its refresh is the shortest that was found."""
+        """One group; its refresh is the shortest that was found.
+
+        It should be swept five times per refresh: sources that change every 100 and 102 ms drift
+        past each other, and when a counter ticked is known only to one sweep.
+        """
         refresh_ns = min((p for p in self._found_periods() if p is not None), default=None)
-        return (Group(self._uuid, tuple(range(len(self._channels))), refresh_ns),)
+        period_ns = None if refresh_ns is None else refresh_ns // _SWEEPS_PER_REFRESH
+        indices = tuple(range(len(self._channels)))
+        return (Group(self._uuid, indices, refresh_ns, period_ns=period_ns),)
 
     def read(self, index: int) -> int:
         """Return the value of a source now, mW or mJ.
