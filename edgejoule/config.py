@@ -15,7 +15,7 @@ from typing import Any
 
 from edgejoule.errors import UsageError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # docs/DatasetFormats.md has the history; 1 is still read
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")
 
 

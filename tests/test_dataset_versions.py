@@ -179,10 +179,13 @@ def test_unreal_runs_stay_away_from_others_unless_forced(tmp_path):
 
 def test_an_object_that_the_remote_lost_is_sent_again(data, tmp_path):
     remote = do_push(data).remote
-    stored = [path for path in Path(remote.dvc_url).rglob("*") if path.is_file()]
-    stored[0].unlink()
-    stored[3].chmod(0o644)
-    stored[3].write_bytes(b"short")
+    stored = sorted(path for path in Path(remote.dvc_url).rglob("*") if path.is_file())
+    files = [path for path in stored if path.suffix != ".dir"]
+    files[0].unlink()
+    lists = [path for path in stored if path.suffix == ".dir"]
+    for damaged in (files[3], lists[0]):
+        damaged.chmod(0o644)
+        damaged.write_bytes(b"short")
     do_push(data)
     do_pull(tmp_path / "copy", remote)
     assert verify_dataset(tmp_path / "copy").ok()
