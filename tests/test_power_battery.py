@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from edgejoule.errors import EdgejouleError, MeasurementError
 from edgejoule.power.battery import BatterySensor, battery_total, find_supplies, looked_for
+from edgejoule.power.sensor import FileBacked
 
 
 def supply(root: Path, name: str, **files: str) -> Path:
@@ -44,6 +45,8 @@ def test_a_battery_that_tells_its_power(tmp_path: Path) -> None:
         (group,) = sensor.groups()
         assert (group.name, group.channels, group.refresh_ns) == ("BAT0", (0,), 1_000_000_000)
         assert sensor.configuration()["batteries"] == ["BAT0"]
+        # The sampler must not read the files past `read`, which sees to status and sign.
+        assert not isinstance(sensor, FileBacked)
 
 
 @pytest.mark.parametrize("current", ["676917", "-676917"])

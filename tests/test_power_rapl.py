@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from edgejoule.errors import EdgejouleError, MeasurementError
 from edgejoule.power.rapl import RaplSensor, find_zones, looked_for, rapl_total
+from edgejoule.power.sensor import FileBacked
 from tests.support_power import without_privilege
 
 RANGE_61_UJ = 262_143_328_850  # a client's: 2**32 - 1 steps of 1 J / 2**14
@@ -87,6 +88,9 @@ def test_channels_and_group(tmp_path: Path) -> None:
         (group,) = sensor.groups()
         assert (group.channels, group.blocking) == ((0, 1, 2, 3, 4), False)
         assert (group.refresh_ns, group.period_ns) == (1_000_000, 10_000_000)
+        assert isinstance(sensor, FileBacked)
+        texts = [os.pread(descriptor, 32, 0) for descriptor in sensor.descriptors()]
+        assert texts == [b"5000\n", b"3000\n", b"1000\n", b"700\n", b"9000\n"]
         said = sensor.configuration()
     assert said["zones"]["dram-0"] == "intel-rapl:0:2"
     assert [item["zone"] for item in said["left_out"]] == ["intel-rapl-mmio:0"]

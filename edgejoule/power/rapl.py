@@ -141,6 +141,10 @@ class RaplSensor:
         """
         return number_of(self._descriptors[index])
 
+    def descriptors(self) -> tuple[int, ...]:
+        """Per channel the open file, for a sampler that reads files itself."""
+        return tuple(self._descriptors)
+
     def configuration(self) -> dict[str, Any]:
         """Return which zone is which rail, and what was left out and why."""
         return {
