@@ -202,7 +202,7 @@ def supplies_of(chip: Chip, files: RailFiles) -> tuple[Supply, ...]:
         enable = files.integer(chip.directory / f"in{number}_enable")
         shunt_uohm = _shunt_uohm(chip, number, files)
         step = None
-        if layout.part == "INA3221" and shunt_uohm:
+        if layout.part == "INA3221" and shunt_uohm is not None and shunt_uohm > 0:
             step = SHUNT_LSB_UV * 1000.0 / shunt_uohm  # uV / uOhm = A
         # The INA238's: the driver counts in a step of its own choice, which versions differ in.
         found.append(
