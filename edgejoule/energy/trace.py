@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 # A supply's voltage moves little; one that was read longer ago than this says nothing any more.
-_VOLTAGE_REACH_NS = 1_000_000_000
+VOLTAGE_REACH_NS = 1_000_000_000
 # A counter's step back is a wrap if what it then counted is no more than this many times the
 # largest power elsewhere in the trace; what a reset looks like is thousands of times that.
 _WRAP_POWER_RATIO = 100.0
@@ -221,7 +221,7 @@ def _product(rail: str, voltage: _Reads, current: _Reads) -> RailPower:
     nearest = np.where(to_before <= to_after, before, after)
     scale = 1e-3 * voltage.scale * current.scale
     power_mw = (voltage.raw[nearest] * current.raw).astype(np.float64) * scale
-    near = np.minimum(to_before, to_after) <= _VOLTAGE_REACH_NS
+    near = np.minimum(to_before, to_after) <= VOLTAGE_REACH_NS
     if near.all():
         return RailPower(rail, current.t_ns, power_mw)
     return RailPower(rail, current.t_ns[near], power_mw[near])
