@@ -44,7 +44,8 @@ _RESPONSE = ("window_ns", "samples", "delay_ns", "tau_ns", "centre_ns")
 _RESOLVED = 0.25  # half-width over value: beyond it a figure is no figure
 _OF_WINDOW = 0.1  # for delay and low-pass, which may be 0: half-width over window
 _TOGETHER = 0.9  # correlation from which unresolved parts are one group
-_MIDDLE = 0.4  # reads further than this share of a refresh from its middle say nothing safe
+_TAKEN, _AROUND = 0.7, 0.25  # where in its refresh a value is read: this share, give or take
+_LATE = 0.2  # share of a refresh after which a value came late
 _FEWEST_VALUES = 100
 _FEWEST_EDGES = 20
 _FOLLOWS = 6.0  # swing over its half-width, below which a rail does not follow the load
@@ -186,10 +187,11 @@ def _normalised(load: Waveform) -> Waveform:
 def values_by_refresh(
     clock: ClockFit, t0_ns: np.ndarray, t1_ns: np.ndarray, values: Floats
 ) -> tuple[Floats, Floats]:
-    """Return every value that the sensor showed: when, and what (nan where nobody looked).
+    """Return every value that the sensor showed: when, and what (nan where nobody knows).
 
-    Of the reads within a refresh the one nearest to its middle is taken: near the ends it might
-    belong to the neighbour.
+    Of the reads within a refresh one in its third quarter or so is taken: near the ends it might
+    belong to the neighbour, and what comes late has come by then. A refresh in which the value
+    changed long after it was due is left out.
 
     Returns:
         float64 (m,) ns from the clock's origin, and float64 (m,), no refresh left out in between.
@@ -197,8 +199,8 @@ def values_by_refresh(
     middle = (t0_ns - clock.origin_ns).astype(np.float64) + 0.5 * (t1_ns - t0_ns)
     at = clock.number(middle)
     number = np.floor(at)
-    away = np.abs(at - number - 0.5)
-    safe = np.flatnonzero(away < _MIDDLE)
+    away = np.abs(at - number - _TAKEN)
+    safe = np.flatnonzero(away < _AROUND)
     if not len(safe):
         return np.empty(0), np.empty(0)
     safe = safe[np.lexsort((away[safe], number[safe]))]
@@ -206,6 +208,11 @@ def values_by_refresh(
     everyone = np.arange(present[0], present[-1] + 1)
     result = np.full(len(everyone), math.nan)
     result[(present - present[0]).astype(np.int64)] = values[safe[first]]
+    # The last read of the old value: well within a refresh it says that the new one came late.
+    old = at[np.flatnonzero(np.diff(values))]
+    late = np.floor(old[(old % 1.0 > _LATE) & (old % 1.0 < _TAKEN)]) - present[0]
+    late = late[(late >= 0) & (late < len(result))].astype(np.int64)
+    result[late] = math.nan
     return clock.shown(everyone), result
 
 

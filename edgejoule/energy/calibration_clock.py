@@ -282,7 +282,11 @@ def _fit_with_errors(number: Floats, middle: Floats, degree: int) -> tuple[Float
     """Return coefficients and their covariance; neighbours in time may be alike, blocks are not."""
     coefficients, design, scales = _solve(number, middle, degree)
     residual = middle - _curve(coefficients, number)
-    covariance = clustered(design, residual) / np.outer(scales, scales)
+    robust = clustered(design, residual)
+    # Never less than for independent errors: the blocks' own scatter may be small by chance.
+    plain = np.linalg.pinv(design.T @ design) * float(np.var(residual, ddof=degree + 1))
+    wider = np.sqrt(np.maximum(1.0, np.diag(plain) / np.maximum(np.diag(robust), 1e-300)))
+    covariance = robust * np.outer(wider, wider) / np.outer(scales, scales)
     return coefficients[: degree + 1], covariance
 
 

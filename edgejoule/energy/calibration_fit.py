@@ -77,14 +77,23 @@ def fit_response(answer: Answer) -> ResponseFit:
     """
     starts = _coarse(answer)
     best = min((_solve(answer, start) for start in starts), key=lambda found: found[1])[0]
-    answer.settle(best)
-    best, least = _solve(answer, best)
+    least = math.inf
+    for _ in range(2):  # outliers and the clock's error are judged by a fit without them
+        answer.settle(best)
+        best, least = _solve(answer, best)
     best, least = min(
         ((best, least), *(_solve(answer, again) for again in _simpler(best))), key=lambda f: f[1]
     )
     likeness, correlations = _spread(answer, best)
     intervals = _profile(answer, best, least, likeness)
-    low, high = answer.levels(best)
+    window = best.window_ns
+    neighbours = (
+        replace(best, delay_ns=best.delay_ns + 1e-2 * window),
+        replace(best, window_ns=1.01 * window),
+        replace(best, tau_ns=best.tau_ns + 1e-2 * window),
+        replace(best, samples=1.01 * best.samples),
+    )
+    low, high = answer.levels(best, neighbours)
     degrees = max(1, answer.count - answer.outliers - NUISANCE)
     scale = math.sqrt(max(1e-12, 1 - answer.likeness**2))
     return ResponseFit(

@@ -12,6 +12,7 @@ up) and a clock whose error varies slowly. All but d, w, tau and N is linear and
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,9 @@ from edgejoule.energy.statistics import t95
 if TYPE_CHECKING:
     from edgejoule.energy.sensor_model import Floats
 
-_OUTLIER = 8.0
+_OUTLIER = 6.0  # times the spread
+_INLIERS = 0.98
+_ALIKE = 0.05  # correlation of neighbours from which it is taken into account
 _BASE_KNOTS = 7
 _TIMING = 5  # Legendre polynomials in which the clock's error may vary
 NUISANCE = _BASE_KNOTS + _TIMING + 6  # degrees of freedom that the fit takes
@@ -139,26 +142,41 @@ class Answer:
         slope = (later - sooner) / (2 * shift) * self.refresh_ns
         waves = np.polynomial.legendre.legvander(self._trend, _TIMING)[:, 1:]
         self._timing = slope[:, None] * waves
+        self._weights, self.likeness = np.ones(self.count), 0.0
         self._prepare()
         residual = self.residual(response)
-        spread = max(1.4826 * float(np.median(np.abs(residual))), 0.7 * float(np.std(residual)))
-        if spread > 0:
-            self._weights = (np.abs(residual) <= _OUTLIER * spread).astype(np.float64)
-        kept = residual * self._weights
-        total = float(kept[1:] @ kept[1:])
+        far = np.abs(residual)
+        # Never more than a few: where the model does not quite fit, edges are not outliers.
+        allowed = max(_OUTLIER * 1.4826 * float(np.median(far)), float(np.quantile(far, _INLIERS)))
+        inside = far <= allowed
+        kept = residual * inside
+        total = float(kept @ kept)
         likeness = float(kept[1:] @ kept[:-1]) / total if total > 0 else 0.0
-        self.likeness = min(0.98, max(0.0, likeness))
+        if likeness > _ALIKE:
+            self.likeness = min(0.98, likeness)
+            inside[1:] &= inside[:-1]  # an outlier enters its successor's difference as well
+        self._weights = inside.astype(np.float64)
         self._prepare()
 
-    def levels(self, response: Response) -> tuple[tuple[float, float], tuple[float, float]]:
-        """Return the levels at load 0 and 1 with half-widths, as means over the data."""
+    def levels(
+        self, response: Response, neighbours: Sequence[Response]
+    ) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Return the levels at load 0 and 1 with half-widths, as means over the data.
+
+        Args:
+            response: The best one.
+            neighbours: Responses a little off in each part, so that what is not known of the
+                response widens the levels as well.
+        """
         unit = self.unit(response)
-        plain = np.column_stack([self.base, unit, unit * self._trend])
+        moved = [self.unit(neighbour) - unit for neighbour in neighbours]
+        moved = [m / max(1e-300, float(np.max(np.abs(m)))) for m in moved]
+        plain = np.column_stack([self.base, *moved, unit, unit * self._trend])
         design = self._whiten(plain)
         solution = np.linalg.lstsq(design, self._whiten(self._values), rcond=None)[0]
         residual = self._whiten(self._values) - design @ solution
         covariance = clustered(design, residual)
-        width = self.base.shape[1]
+        width = self.base.shape[1] + len(moved)
         low = np.zeros(width + 2)
         low[:_BASE_KNOTS] = np.mean(self.base[:, :_BASE_KNOTS], axis=0)
         high = low + np.concatenate([np.zeros(width), [1.0, float(np.mean(self._trend))]])

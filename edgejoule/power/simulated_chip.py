@@ -4,8 +4,8 @@ The simulated board's default shows the very power that is drawn. With a file `c
 page it shows instead what a chip of these figures would, so that a calibration can be compared with
 them (`docs/SimulatedBoard.md`). The load is then no inference seen through the page, but the edges
 that `edges.jsonl` announces ahead of their time: each value is computed from them, exactly, over
-the window that belongs to the moment at which it is shown. How late this process is scheduled moves
-that moment, and the window with it, and nothing else.
+the window that belongs to the moment at which it is due. If this process is scheduled late the
+value is shown late, and nothing else changes.
 
 Standard library only.
 """

@@ -48,6 +48,7 @@ from edgejoule.processes import Parent, child_main
 _WIDTH = 8
 _SETTLE_EVERY_NS = 500_000_000
 _WARM_EVERY_NS = 100_000_000
+_EARLY_NS = 150_000
 _NOTHING = Load("setup")
 
 
@@ -195,7 +196,7 @@ class Following:
         observer: What the run does.
     """
 
-    cycle_ns, slot_ns = CYCLE_NS, SLOT_NS
+    cycle_ns, slot_ns, early_ns = CYCLE_NS, SLOT_NS, 0
 
     def __init__(self, board: Board, observer: Observer) -> None:
         self._board = board
@@ -207,7 +208,7 @@ class Following:
         """Take note of what is asked for now."""
         self._load = self._observer.look()
 
-    def convert(self, rail: int, now_ns: int, since_ns: int) -> tuple[int, int]:
+    def convert(self, rail: int, _due_ns: int, now_ns: int, since_ns: int) -> tuple[int, int]:
         """Return mV and mA to be shown from now on."""
         self._ended[rail] = self._board.power_mw[rail]
         power_mw = self._board.step(rail, self._load, now_ns, now_ns - since_ns)
@@ -233,6 +234,7 @@ class Chip:
     def __init__(self, board: Board, parameters: ChipParameters, edges: Path) -> None:
         self.cycle_ns = parameters.refresh_ns
         self.slot_ns = parameters.refresh_ns // len(RAILS)
+        self.early_ns = _EARLY_NS
         self._board = board
         self._parameters = parameters
         self._signal = LoadSignal(parameters.tau_ns)
@@ -243,12 +245,17 @@ class Chip:
         """Take note of the edges announced since."""
         self._edges.look()
 
-    def convert(self, rail: int, now_ns: int, _since_ns: int) -> tuple[int, int]:
-        """Return mV and mA to be shown from now on."""
+    def convert(self, rail: int, due_ns: int, now_ns: int, _since_ns: int) -> tuple[int, int]:
+        """Return mV and mA to be shown from now on: the conversion that was due last.
+
+        Windows belong to when values are due, not to when this process got round to showing them;
+        conversions that it slept through enter the chip's average all the same.
+        """
         chip = self._parameters
-        end_ns = now_ns - chip.delay_ns
-        mean_mw = self._power(rail, self._signal.mean(end_ns - chip.window_ns, end_ns))
-        self._shown[rail] += (mean_mw - self._shown[rail]) / chip.samples
+        for due in range(due_ns, max(due_ns, now_ns) + 1, chip.refresh_ns):
+            end_ns = due - chip.delay_ns
+            mean_mw = self._power(rail, self._signal.mean(end_ns - chip.window_ns, end_ns))
+            self._shown[rail] += (mean_mw - self._shown[rail]) / chip.samples
         return self._board.registers(self._shown[rail])
 
     def drawn_mw(self, rail: int, since_ns: int, until_ns: int) -> float:
@@ -281,13 +288,15 @@ def _run(
     tree.show_temperature(board.temperature_c)
     warm_ns, settle_ns = start_ns + _WARM_EVERY_NS, start_ns + _SETTLE_EVERY_NS
     parent.say("ready", rails=[rail.label for rail in RAILS])
-    while not parent.poll((min(due_ns) - clock()) * 1e-9):
+    while not parent.poll((min(due_ns) - source.early_ns - clock()) * 1e-9):
         source.look()
+        while source.early_ns and clock() < min(due_ns):
+            pass  # a modelled chip shows its values on time, not when the scheduler wakes us
         now_ns = clock()
         for rail, due in enumerate(due_ns):
             if due > now_ns:
                 continue
-            values = source.convert(rail, now_ns, since_ns[rail])
+            values = source.convert(rail, due, now_ns, since_ns[rail])
             shown_ns = clock()  # as near as can be to the moment at which readers see it
             tree.show(rail, *values)
             book.add(
@@ -305,7 +314,9 @@ def _run(
             settle_ns = now_ns + _SETTLE_EVERY_NS
     last_ns = clock()
     for rail in range(len(RAILS)):
-        source.convert(rail, last_ns, since_ns[rail])  # ends the window; nobody sees its value
+        source.convert(
+            rail, last_ns, last_ns, since_ns[rail]
+        )  # ends the window; nobody sees its value
         book.add(rail, since_ns[rail], last_ns, source.drawn_mw(rail, since_ns[rail], last_ns))
     return last_ns
 
