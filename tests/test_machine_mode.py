@@ -140,7 +140,11 @@ def test_each_mode_of_the_conf(
 def test_a_cap_that_the_driver_moved_to_a_step(tmp_path: Path) -> None:
     put_conf(tmp_path, conf_of({"A": (12, 1_200_000, 620_000_000), "B": (12, 1_728_000, 0)}))
     assert find_power_mode(tmp_path, machine(tmp_path, 12, 1_190_400, 624_750_000)).name == "A"
+    # What fits to the digit goes before what nearly fits.
+    put_conf(tmp_path, conf_of({"A": (12, 1_200_000, 0), "B": (12, 1_190_400, 0)}))
+    assert find_power_mode(tmp_path, machine(tmp_path, 12, 1_190_400, 1_300_500_000)).name == "B"
     # Not the next step but one.
+    put_conf(tmp_path, conf_of({"A": (12, 1_200_000, 620_000_000)}))
     assert find_power_mode(tmp_path, machine(tmp_path, 12, 1_113_600, 624_750_000)).name is None
 
 
@@ -180,10 +184,15 @@ def test_power_gating_tells_two_modes_apart(tmp_path: Path) -> None:
 
 def test_a_conf_reads_nothing_outside_sysfs(tmp_path: Path) -> None:
     put(tmp_path, "secret", "1\n")
+    put(tmp_path, "sys/here", "1\n")
     for path in ("/secret", "/sys/../secret", str(tmp_path / "secret")):
         text = f"< PARAM TYPE=FILE NAME=X >\nX_PG_MASK {path}\n"
         put_conf(tmp_path, text + "< POWER_MODEL ID=0 NAME=A >\nX X_PG_MASK 1\n")
         assert find_power_mode(tmp_path, tmp_path / "sys").name is None
+    put_conf(
+        tmp_path, text.replace(path, "/sys/here") + "< POWER_MODEL ID=0 NAME=A >\nX X_PG_MASK 1\n"
+    )
+    assert find_power_mode(tmp_path, tmp_path / "sys").name == "A"
 
 
 def test_clocks_that_fit_no_mode(tmp_path: Path) -> None:

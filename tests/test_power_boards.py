@@ -490,6 +490,8 @@ def test_other_sensors_are_passed_over() -> None:
     with_sensor = [{**channel, "sensor": "ina3221"} for channel in ORIN]
     assert recognise(with_sensor + more).total == recognise(ORIN).total
     assert recognise(more).names == ()
+    # Whose channels they are counts, not what their device happens to be called.
+    assert recognise([{**channel, "sensor": "battery"} for channel in ORIN]).names == ()
 
 
 def test_chips_are_not_added_to_what_tegrastats_reads_of_them() -> None:
@@ -498,6 +500,9 @@ def test_chips_are_not_added_to_what_tegrastats_reads_of_them() -> None:
     total = recognise(chips + again).total
     assert total is not None
     assert total.rails == ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0")
+    # A sum of readings of two sensors with two rhythms is none.
+    third = channels("tegrastats", "VIN_SYS_5V0", sensor="tegrastats")
+    assert recognise(chips[:4] + third).total is None
 
 
 def test_two_rails_of_one_label_count_once() -> None:
