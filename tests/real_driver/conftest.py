@@ -1,6 +1,6 @@
 """The machines of lane 2: each is booted once, runs its scenarios and leaves their results.
 
-A boot takes 10 to 40 s. What can be judged is judged here, on the host, where numpy is.
+A boot takes 10 to 60 s. What can be judged is judged here, on the host, where numpy is.
 """
 
 from __future__ import annotations
@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,9 +36,20 @@ class Machine:
     chips: tuple[str, ...] = ("1-0040",)
 
 
-_EVERYWHERE = ("rails", "values", "switched_off", "shunts", "moving", "rebinding")
+_EVERYWHERE = (
+    "rails",
+    "values",
+    "switched_off",
+    "shunts",
+    "settings",
+    "put_back",
+    "moving",
+    "rebinding",
+)
 MACHINES = {
-    "orin-nano": Machine("orin-nano", "6.1", (*_EVERYWHERE, "moving_attribution", "gone_for_good")),
+    "orin-nano": Machine(
+        "orin-nano", "6.1", (*_EVERYWHERE, "moving_attribution", "pulses", "cpu", "gone_for_good")
+    ),
     "agx-orin": Machine(
         "agx-orin", "6.1", (*_EVERYWHERE, "moving_attribution"), chips=("1-0040", "1-0041")
     ),
@@ -124,41 +137,40 @@ def read_table(path: Path) -> Table:
     return Table(int(head["start"]), int(head["period"]), complete, words.astype(np.int64) >> 3)
 
 
-def boot(*arguments: str, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+def boot(*arguments: str) -> subprocess.CompletedProcess[str]:
     """Run boot.sh."""
-    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
-    if missing:
-        pytest.skip(f"no {', '.join(missing)}; tests/lanes.sh real_driver installs what it needs")
-    return subprocess.run(
-        [str(HERE / "boot.sh"), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
+    command = [str(HERE / "boot.sh"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=1200, check=False)
 
 
 @pytest.fixture(scope="session")
-def boots() -> dict[str, Booted]:
-    """Machines that have been booted so far; each is booted once in a session."""
-    return {}
+def boots(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[dict[str, Future[Booted]]]:
+    """The machines that this session's tests need, two of them at a time."""
+    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
+    if missing:
+        pytest.skip(f"no {', '.join(missing)}; tests/lanes.sh real_driver installs what it needs")
+    calls = [item.callspec for item in request.session.items if hasattr(item, "callspec")]
+    needed = dict.fromkeys(call.params["booted"] for call in calls if "booted" in call.params)
+    folders = {name: tmp_path_factory.mktemp(name) for name in needed}
+    with ThreadPoolExecutor(2) as pool:
+        yield {name: pool.submit(run_scenarios, name, folders[name]) for name in needed}
+        pool.shutdown(cancel_futures=True)
+
+
+def run_scenarios(name: str, folder: Path) -> Booted:
+    """Boot a machine and let it run its scenarios."""
+    machine = MACHINES[name]
+    options = ["--driver", machine.driver, "--out", str(folder), "--limit", "900"]
+    program = "tests/real_driver/guest/scenarios.py"
+    done = boot(*options, machine.board, program, *machine.scenarios)
+    if not all((folder / f"{scenario}.json").exists() for scenario in machine.scenarios):
+        raise RuntimeError(f"{name}: status {done.returncode}\n{done.stdout}\n{done.stderr}")
+    return Booted(machine, folder)
 
 
 @pytest.fixture
-def booted(
-    request: pytest.FixtureRequest,
-    boots: dict[str, Booted],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Booted:
+def booted(request: pytest.FixtureRequest, boots: dict[str, Future[Booted]]) -> Booted:
     """A machine after it ran all its scenarios; tests name it with `on`."""
-    name = request.param
-    if name not in boots:
-        machine = MACHINES[name]
-        folder = tmp_path_factory.mktemp(name)
-        program = "tests/real_driver/guest/scenarios.py"
-        options = ["--driver", machine.driver, "--out", str(folder)]
-        done = boot(*options, machine.board, program, *machine.scenarios)
-        if not all((folder / f"{scenario}.json").exists() for scenario in machine.scenarios):
-            pytest.fail(f"{done.stdout}\n{done.stderr}", pytrace=False)
-        boots[name] = Booted(machine, folder)
-    return boots[name]
+    return boots[request.param].result()

@@ -8,7 +8,7 @@ import pytest
 
 from tests.real_driver.conftest import STEPS_MV, STEPS_UV, Booted, on
 
-pytestmark = [pytest.mark.real_driver, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.real_driver, pytest.mark.timeout(1800)]
 
 NANO = ["VDD_IN", "VDD_CPU_GPU_CV", "VDD_SOC"]
 # Of Linux' device trees: label, chip, channel, shunt. And which rails make up the board's total.

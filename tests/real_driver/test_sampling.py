@@ -11,7 +11,7 @@ import pytest
 from edgejoule.energy.integrate import energy_mj
 from tests.real_driver.conftest import STEPS_MV, STEPS_UV, Booted, on
 
-pytestmark = [pytest.mark.real_driver, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.real_driver, pytest.mark.timeout(1800)]
 
 SETTLED_NS = 300_000_000
 MONITOR, BOTH = "moving", "moving_attribution"
@@ -88,14 +88,19 @@ def starts(samples: npt.NDArray[np.void], channel: int) -> npt.NDArray[np.int64]
 
 
 @on("orin-nano", "agx-orin")
-def test_the_monitor_sweeps_once_per_refresh(booted: Booted) -> None:
+def test_the_monitor_sweeps_each_chip_once_per_refresh(booted: Booted) -> None:
     ready = booted.result(MONITOR)["ready"]
     _, samples = booted.samples(MONITOR)
+    # 1.1 ms each for voltage and current; the second chip of an AGX Orin has one channel on.
+    cycles_ns = {"1-0040": 6_600_000, "1-0041": 2_200_000}
     for group in ready["groups"]:
+        # Where the driver's whole ms leave open what the cycle is, the shortest is taken.
+        period_ns = group["period_ns"] or group["refresh_ns"]
+        assert 0.7 * cycles_ns[group["name"]] < period_ns <= cycles_ns[group["name"]]
         between = np.diff(starts(samples, group["channels"][0]))
+        assert np.median(between) == pytest.approx(period_ns, rel=0.01)
         # The guest's clock counts instructions: a sweep is late by what others do, not by chance.
-        assert np.median(between) == pytest.approx(group["refresh_ns"], rel=0.01)
-        assert np.mean(np.abs(between - group["refresh_ns"]) < 0.2 * group["refresh_ns"]) > 0.95
+        assert np.mean(np.abs(between - period_ns) < 0.2 * period_ns) > 0.95
 
 
 @on("orin-nano", "agx-orin")
@@ -103,7 +108,8 @@ def test_attribution_polls_irregularly_within_a_quarter_of_the_refresh(booted: B
     result = booted.result(BOTH)
     channels, samples = booted.samples(BOTH)
     current = next(c["index"] for c in channels if c["quantity"] == "current")
-    quarter = result["ready"]["refresh_ns"] / 4
+    (group,) = [g for g in result["ready"]["groups"] if current in g["channels"]]
+    quarter = group["refresh_ns"] / 4
     between = np.diff(starts(samples, current))
     assert np.mean(between <= 1.1 * quarter) > 0.95
     assert np.std(between) > 0.1 * quarter
@@ -194,3 +200,11 @@ def test_a_sensor_that_is_gone_for_good_ends_the_sampler_in_words(booted: Booted
     # What was read until then stays.
     _, samples = booted.samples("gone_for_good")
     assert np.count_nonzero(samples["errno"] == 0) > 100
+
+
+@on("orin-nano")
+def test_a_sweep_costs_a_fraction_of_open_read_close(booted: Booted) -> None:
+    spent = booted.result("cpu")
+    assert spent["values"] == [5000, 800] * 3
+    # Time in the guest is counted in instructions: about a ninth, and the same each time.
+    assert spent["sampler_ns"] < spent["polling_ns"] / 4, spent

@@ -49,15 +49,26 @@ class _Request(ctypes.Structure):
 
 def write_register(address: int, register: int, word: int) -> None:
     """Write one of a chip's registers, over the head of the driver."""
+    _transfer(address, register, word)
+
+
+def read_register(address: int, register: int) -> int:
+    """Read one of a chip's registers."""
+    return _transfer(address, register, None)
+
+
+def _transfer(address: int, register: int, word: int | None) -> int:
+    # SMBus words are little-endian, the chip's are not.
+    data = ctypes.create_string_buffer(struct.pack(">H", (word or 0) & 0xFFFF), 34)
+    request = _Request(word is None, register, _WORD_DATA, ctypes.addressof(data))
     descriptor = os.open(BUS, os.O_RDWR)
     try:
         fcntl.ioctl(descriptor, _I2C_SLAVE_FORCE, address)
-        # SMBus words are little-endian, the chip's are not.
-        data = ctypes.create_string_buffer(struct.pack(">H", word & 0xFFFF), 34)
-        request = _Request(0, register, _WORD_DATA, ctypes.addressof(data))
         fcntl.ioctl(descriptor, _I2C_SMBUS, request)
     finally:
         os.close(descriptor)
+    (value,) = struct.unpack_from(">H", data)
+    return int(value)
 
 
 def bus_word(steps: int) -> int:

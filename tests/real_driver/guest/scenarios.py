@@ -12,17 +12,24 @@ import contextlib
 import errno
 import json
 import os
+import subprocess
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from edgejoule.power.acquire import Attribution, start_sampler
 from edgejoule.power.boards import total_rails
+from edgejoule.power.chip_settings import changed_chip_settings, restore_left_over
+from edgejoule.power.exciter_schedule import plan_edges
 from edgejoule.power.sensor import Sensor, Where
 from edgejoule.power.sensors import open_sensor
+from edgejoule.power.sweeper import Changes, Sweeper, Tally
+from edgejoule.records import POWER, RecordWriter
 from tests.real_driver.guest import chip, signals
 
 DRIVER = Path("/sys/bus/i2c/drivers/ina3221")
@@ -78,8 +85,13 @@ def facts(sensor: Sensor) -> Result:
     return {
         "channels": [channel.to_json() for channel in sensor.channels()],
         "groups": [
-            {"name": g.name, "refresh_ns": g.refresh_ns, "blocking": g.blocking}
-            for g in sensor.groups()
+            {
+                "name": group.name,
+                "refresh_ns": group.refresh_ns,
+                "period_ns": group.period_ns,
+                "blocking": group.blocking,
+            }
+            for group in sensor.groups()
         ],
         "total": total_rails([channel.rail for channel in sensor.channels()]),
         "configuration": sensor.configuration(),
@@ -176,6 +188,180 @@ def _moving(out: Path, name: str, attribution: Attribution | None, seconds: floa
     return {**result, "start_ns": start_ns, "end_ns": start_ns + int(seconds * 1e9)}
 
 
+# The truth that a calibration is compared with; a chip has one clock, its channels have their own
+# low-pass on the board, and in a chip's real life one averaging.
+PERIOD_NS = round(chip.CYCLE_NS * signals.OSCILLATOR)
+CONVERTERS = (
+    signals.Converter(PERIOD_NS, 1_100_000, 700_000, 4, 400_000, low=60, high=310, noise=0.6),
+    signals.Converter(PERIOD_NS, 588_000, 1_200_000, 1, 250_000, low=40, high=180, noise=0.6),
+)
+
+
+def pulses(out: Path, seconds: float = 20.0) -> Result:
+    """Pulses of known times on the first two rails, polled at the attribution rate."""
+    edges = plan_edges(int(seconds * 1e9), chip.CYCLE_NS, seed=3)
+    table = signals.pulses(CONVERTERS, edges, seconds + 0.3, seed=3)
+    start_ns = 0
+
+    def during() -> None:
+        nonlocal start_ns
+        start_ns = time.monotonic_ns() + 100_000_000
+        chip.play(0x40, table.to_bytes(start_ns))
+        time.sleep(seconds + 0.2)
+
+    with opened() as sensor:
+        currents = [c for c in sensor.channels() if c.quantity == "current"][: len(CONVERTERS)]
+    polled = Attribution(tuple(channel.rail for channel in currents), seed=7)
+    result = record(out / "pulses", during, polled)
+    chip.play(0x40, b"")
+    known = [
+        {**asdict(one), "channel": channel.index, "shown_ns": start_ns + table.complete_ns[2 * n]}
+        for n, (one, channel) in enumerate(zip(CONVERTERS, currents, strict=True))
+    ]
+    return {**result, "start_ns": start_ns, "edges_ns": edges, "truth": known}
+
+
+def cpu(_out: Path, sweeps: int = 400) -> Result:
+    """CPU time of a sweep: the sampler's own, and opening, reading and closing each file."""
+    spent: Result = {}
+    with opened() as sensor, tempfile.TemporaryDirectory() as folder:
+        for channel in (1, 2, 3):
+            chip.set_channel(0x40, channel, 625, 100)
+        count = len(sensor.channels())
+        writer = RecordWriter(Path(folder, "power.bin"), POWER, {})
+        every = tuple(range(count))
+        sweeper = Sweeper(sensor, every, writer, Tally(), Changes(count))
+        paths = [attribute(c.chip, c.source) for c in sensor.channels()]
+        for _ in range(sweeps // 10):
+            sweeper.sweep()
+            rows = [_poll(path) for path in paths]
+        began_ns = time.process_time_ns()
+        for _ in range(sweeps):
+            sweeper.sweep()
+        spent["sampler_ns"] = (time.process_time_ns() - began_ns) / sweeps
+        writer.close()
+        began_ns = time.process_time_ns()
+        for _ in range(sweeps):
+            rows = [_poll(path) for path in paths]
+        spent["polling_ns"] = (time.process_time_ns() - began_ns) / sweeps
+        return {**spent, "files": count, "values": [value for *_, value in rows]}
+
+
+def _poll(path: Path) -> tuple[int, int, int]:
+    """Read a value as one would at first."""
+    t0_ns = time.monotonic_ns()
+    with open(path) as file:  # noqa: PTH123 (the plain way is what this is)
+        value = int(file.read())
+    return t0_ns, time.monotonic_ns(), value
+
+
+# samples, update_interval as written (ms), in3_enable
+SETTINGS = (
+    ("1", "7", "1"),
+    ("1", "0", "1"),
+    ("1", "50", "1"),
+    ("4", "26", "1"),
+    ("64", "40", "1"),
+    ("1", "4", "0"),
+    ("16", "20", "0"),
+)
+
+
+def bind_anew() -> None:
+    """Take the driver off all chips and put it back: it resets them."""
+    for name, _ in chips():
+        (DRIVER / "unbind").write_text(name)
+        (DRIVER / "bind").write_text(name)
+
+
+def settings(_out: Path) -> Result:
+    """What the reader makes of other settings of the driver."""
+    found = []
+    for samples, interval, enabled in SETTINGS:
+        attribute("1-0040", "in3_enable").write_text(enabled)
+        attribute("1-0040", "samples").write_text(samples)
+        attribute("1-0040", "update_interval").write_text(interval)
+        with opened() as sensor:
+            config = chip.read_register(0x40, 0)
+            shown = int(attribute("1-0040", "update_interval").read_text())
+            found.append({"config": config, "shown_ms": shown, **facts(sensor)})
+        bind_anew()
+    return {"found": found, "asked": SETTINGS}
+
+
+def put_back(out: Path) -> Result:
+    """The project changes the settings of all chips, and puts them back however it ends."""
+    rows = []
+    for samples, interval in (("1", "7"), ("1", "0"), ("16", "100"), ("4", "5"), ("256", "2000")):
+        for registers_shown in (True, False):
+            for name, _ in chips():
+                attribute(name, "samples").write_text(samples)
+                attribute(name, "update_interval").write_text(interval)
+            if not registers_shown:
+                subprocess.run(["umount", "/sys/kernel/debug"], check=True)
+            try:
+                ways = ("done", "raised", "killed") if samples == "16" else ("done", "raised")
+                rows += [_changed(how, registers_shown) for how in ways]
+            finally:
+                if not registers_shown:
+                    command = ["mount", "-t", "debugfs", "debugfs", "/sys/kernel/debug"]
+                    subprocess.run(command, check=True)
+            bind_anew()
+    return {"rows": rows}
+
+
+def _changed(how: str, registers_shown: bool) -> Result:
+    """Change settings, end in one of three ways, and look at the registers."""
+    said: list[str] = []
+    notes: list[str] = []
+    during: list[int] = []
+    before = configurations()
+    with tempfile.TemporaryDirectory() as folder:
+        state = Path(folder)
+        if how == "killed":
+            code = KILLED.format(state=str(state))
+            done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+            during = json.loads(done.stdout or b"[]")
+            said = restore_left_over(state=state)
+        else:
+            with contextlib.suppress(ZeroDivisionError):
+                change = changed_chip_settings(
+                    update_interval_ms=2, samples=4, state=state, say=said.append
+                )
+                with change as changed:
+                    during = configurations()
+                    notes = [one.note for one in changed if one.note]
+                    if how == "raised":
+                        raise ZeroDivisionError
+        left = [path.name for path in state.iterdir() if path.suffix == ".json"]
+    return {
+        "how": how,
+        "registers_shown": registers_shown,
+        "before": before,
+        "during": during,
+        "after": configurations(),
+        "notes": notes,
+        "said": said,
+        "left": left,
+    }
+
+
+def configurations() -> list[int]:
+    """Return each chip's configuration register."""
+    return [chip.read_register(address, 0) for _, address in chips()]
+
+
+KILLED = """
+import json, os, signal
+from pathlib import Path
+from edgejoule.power.chip_settings import changed_chip_settings
+from tests.real_driver.guest.scenarios import configurations
+with changed_chip_settings(update_interval_ms=2, samples=4, state=Path({state!r})):
+    print(json.dumps(configurations()), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
 def rebinding(out: Path) -> Result:
     """The driver is taken off the chip and put back while the sampler runs."""
     times: dict[str, int] = {}
@@ -241,6 +427,10 @@ SCENARIOS: dict[str, Callable[[Path], Result]] = {
         rebinding,
         no_conversion,
         gone_for_good,
+        pulses,
+        cpu,
+        settings,
+        put_back,
     )
 }
 
