@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import math
 import shutil
 import tempfile
@@ -28,6 +27,8 @@ _DURATION_S = 30.0
 _REFRESHES = 600
 _UNKNOWN_REFRESH_NS = 20_000_000
 _LEAD_NS = (1_000_000_000, 3_000_000_000)  # idle before the pulses: 20 refreshes, within these
+# What the simulated board's chip is: figures to be found again.
+_SIMULATED = {"delay_ns": 1_100_000, "tau_ns": 200_000}
 _POLL_NS = 2_000_000  # where the refresh is not known, so that there is no attribution rate
 
 
@@ -109,7 +110,7 @@ def _look(sensor: str, where: Where) -> tuple[list[dict[str, Any]], int | None, 
     if sensor == SIMULATED:
         from edgejoule.power.simulated_board import RAILS
 
-        chip = ChipParameters()
+        chip = ChipParameters(**_SIMULATED)
         channels = [
             {"index": k, "rail": rail.label, "quantity": "current"} for k, rail in enumerate(RAILS)
         ]
@@ -179,7 +180,7 @@ def _take(
         "log": str(log),
     }
     if sensor == SIMULATED:
-        write_json(directory / CHIP_FILE, ChipParameters().to_json())
+        write_json(directory / CHIP_FILE, ChipParameters(**_SIMULATED).to_json())
     done: dict[str, Any] = {}
     ready: dict[str, Any] = {}
     began_s = time.monotonic()
@@ -317,6 +318,7 @@ def calibration_of(
         made={
             **{name: facts.get(name) for name in ("load", "detail", "seconds", "seed")},
             "edges_blur_ns": max(blurs),
+            "truth": truth_of(takes[0]),
             "takes": [
                 {
                     name: take.facts.get(name)
@@ -359,5 +361,6 @@ def truth_of(take: Take) -> dict[str, Any] | None:
     path = take.directory / "truth.json"
     if not path.exists():
         return None
-    truth = json.loads(path.read_text(encoding="utf-8"))
-    return dict(truth["chip"])
+    truth = read_json(path)
+    chip = truth.get("chip") if isinstance(truth, dict) else None
+    return dict(chip) if isinstance(chip, dict) else None

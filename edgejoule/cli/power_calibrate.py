@@ -164,6 +164,13 @@ def calibration_text(calibration: Calibration) -> str:
     lines += _against_lines(calibration.against)
     lines.append("intervals are 95 %; the low-pass holds the load's own rise as well")
     if calibration.simulated:
+        truth = calibration.made.get("truth") or {}
+        figures = [
+            f"{_SHOWN[name][0]} {_figure(float(value), _SHOWN[name][1])} {_SHOWN[name][2]}".strip()
+            for name, value in truth.items()
+            if name in _SHOWN
+        ]
+        lines.append(f"the simulated chip truly has: {', '.join(figures)}")
         lines.append("SIMULATED: these are the figures of no real sensor")
     return "\n".join(lines)
 

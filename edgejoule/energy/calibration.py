@@ -43,7 +43,7 @@ PARAMETERS = {
 _RESPONSE = ("window_ns", "samples", "delay_ns", "tau_ns", "centre_ns")
 _RESOLVED = 0.25  # half-width over value: beyond it a figure is no figure
 _OF_WINDOW = 0.1  # for delay and low-pass, which may be 0: half-width over window
-_TOGETHER = 0.9  # correlation from which unresolved parts are one group
+_TOGETHER = 0.8  # correlation from which unresolved parts are one group
 _TAKEN, _AROUND = 0.7, 0.25  # where in its refresh a value is read: this share, give or take
 _LATE = 0.2  # share of a refresh after which a value came late
 _FEWEST_VALUES = 100
@@ -300,11 +300,15 @@ def _unresolved(name: str, value: float, interval: Interval, window_ns: float) -
 
 
 def _groups(known: dict[str, Parameter], fit: ResponseFit) -> tuple[Group, ...]:
-    """Join what is not resolved and hangs together."""
-    loose = [name for name in _RESPONSE[:-1] if name in known and not known[name].resolved]
+    """Join what is not resolved and makes one answer together."""
+    if not known["centre_ns"].resolved:
+        return ()
+    loose = {name for name in _RESPONSE[:-1] if not known[name].resolved}
     joined: list[set[str]] = []
     for (a, b), together in fit.correlations.items():
-        if abs(together) < _TOGETHER or not (a in loose or b in loose):
+        # Two parts of one sum that is known stand against each other by that alone.
+        of_sum = {a, b} <= loose - {"samples"}
+        if not of_sum and (abs(together) < _TOGETHER or not {a, b} & loose):
             continue
         touching = [group for group in joined if group & {a, b}]
         merged = {a, b}.union(*touching)
@@ -348,17 +352,19 @@ def _step(values: Floats, unit: str) -> Parameter:
     shortest = float(np.min(gaps))
     # From the largest candidate on: the first whose multiples all values are.
     for candidate in (float(np.median(gaps)), *(shortest / k for k in (1, 2, 3, 4, 5))):
-        step = candidate
+        step, offset = candidate, 0.0
         for reach in np.geomspace(4 * step, max(float(above[-1]), 5 * step), 12):
             near = above[above <= reach]
-            multiple = np.rint(near / step)
-            if not np.any(multiple):
-                continue
-            step = float(near @ multiple / (multiple @ multiple))
-        multiple = np.rint(above / step)
-        error = float(np.max(np.abs(above - multiple * step)))
+            multiple = np.rint((near - offset) / step)
+            if multiple[-1] > multiple[0]:  # a line through them: the first is rounded as well
+                step, offset = (float(c) for c in np.polyfit(multiple, near, 1))
+        multiple = np.rint((above - offset) / step)
+        left = above - offset - multiple * step
+        error = float(np.max(np.abs(left)))
+        if abs(step - round(step)) < 1e-9 * step:
+            step = float(round(step))
         if error <= min(0.6, 0.2 * step) or error <= 1e-6 * step:
-            spread = float(np.std(above - multiple * step))
-            half = 2.0 * spread / math.sqrt(float(multiple @ multiple))
+            spread = float(np.std(multiple)) * math.sqrt(len(multiple))
+            half = 2.0 * float(np.std(left)) / spread
             return Parameter("lsb", unit, step, step - half, step + half)
     return Parameter("lsb", unit, None, None, None, "the values lie on no common step")
