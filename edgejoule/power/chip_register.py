@@ -17,8 +17,10 @@ way of the cycle over all enabled channels, in whole ms:
 
 Therefore the step is what is kept. It is read from the register itself where the kernel shows it to
 root (debugfs, `regmap/<address>/registers`). Elsewhere the reading tells it, on 5.10 exactly if
-`samples` is set to 1024 for a moment; a reading that several steps give is said so. A step that no
-whole number of ms names at the samples in force is written with 1024 samples, and keeps.
+`samples` is set to 1024 for a moment; a reading that several steps give is said so. (The driver
+always sets both times alike; times that differ, set by something else, can hide behind a reading of
+6.1 in ms.) A step that no whole number of ms names at the samples in force is written with 1024
+samples, and keeps.
 
 Standard library only.
 """
