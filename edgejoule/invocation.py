@@ -83,7 +83,7 @@ def resolve(args: argparse.Namespace) -> Resolved:
     """
     from edgejoule.inference.backends import choose_backend, resolve_device, resolve_dtype
     from edgejoule.machine import describe_machine
-    from edgejoule.power.sensors import choose_sensor
+    from edgejoule.power.sensors import board_channels, choose_sensor
 
     facts = describe_model(args.loader, args.model)
     backend, why_backend = choose_backend(args.backend, facts.forms)
@@ -92,7 +92,8 @@ def resolve(args: argparse.Namespace) -> Resolved:
     dtype = resolve_dtype(backend, device, args.dtype)
     where = Where(args.sysfs_root, gpu_uuid(device, gpu))
     sensor = choose_sensor(args.sensor, where, device)
-    machine = describe_machine()
+    # The board's own rails, whichever sensor was asked for: a board keeps its name.
+    machine = describe_machine(args.sysfs_root, channels=board_channels(where))
     extra = {
         name: getattr(args, name) for name in _TENSORRT_ONLY if getattr(args, name) is not None
     }

@@ -21,6 +21,8 @@ from edgejoule.knobs import Knobs
 from edgejoule.machine import describe_machine, in_container, power_modes
 from edgejoule.machine_state import desktop_processes, memory_mib
 from edgejoule.plan import Network
+from edgejoule.power.sensor import Where
+from edgejoule.power.sensors import board_channels
 from edgejoule.preflight_checks import (
     Backend,
     Check,
@@ -37,7 +39,6 @@ from edgejoule.preflight_checks import (
     check_server,
     check_weights,
 )
-from edgejoule.power.sensor import Where
 from edgejoule.processes import PROJECT_ROOT, child_environment
 from edgejoule.report.text import printable
 
@@ -88,8 +89,9 @@ def run_preflight(
         server = None
         if knobs.push in ("each", "end"):
             server = stack.enter_context(probe("server", knobs.owner or "", knobs.repository))
-        machine = describe_machine(sysfs_root, proc_root, root)
-        sensor, sensor_check = check_sensor(knobs.sensor, Where(sysfs_root))
+        where = Where(sysfs_root)
+        machine = describe_machine(sysfs_root, proc_root, root, channels=board_channels(where))
+        sensor, sensor_check = check_sensor(knobs.sensor, where)
         container = in_container(root)
         before = [
             check_board(machine),

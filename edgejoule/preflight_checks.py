@@ -98,11 +98,17 @@ def check_power_mode(
         return Check(name, "ok", "this machine has none")
     best = fastest(modes)
     mend = f"sudo nvpmodel -m {best.number if best else 0}"
+    if mode is None and machine.get("power_mode"):
+        # What follows from CPUs and clocks has a name but no number to set it with.
+        return Check(name, "ok", f"{machine['power_mode']} (inferred)")
     if mode is None and container:
         mounts = (
             "-v /etc/nvpmodel.conf:/etc/nvpmodel.conf:ro -v /var/lib/nvpmodel:/var/lib/nvpmodel:ro"
         )
-        return Check(name, "warning", "cannot be seen in this container", f"docker run {mounts}")
+        maybe = " or ".join(machine.get("power_mode_candidates") or ())
+        seen = f"may be {maybe}; " if maybe else ""
+        detail = f"{seen}cannot be seen in this container"
+        return Check(name, "warning", detail, f"docker run {mounts}")
     if mode is None:
         return Check(name, "warning", "not known", f"{mend}; nvpmodel -q shows it")
     if mode == best or (best is None and mode.number == 0):

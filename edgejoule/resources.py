@@ -13,8 +13,12 @@ from pathlib import Path
 from statistics import fmean
 
 from edgejoule.machine_state import (
+    cooling_states,
     cpu_clocks,
+    cpus_online,
+    emc_clock_mhz,
     gpu_clocks,
+    gpu_load_percent,
     memory_mib,
     read_text,
     resident_mib,
@@ -97,6 +101,17 @@ class ResourceSampler:
         for clock in gpu_clocks(self._sysfs):
             if clock.current_mhz is not None:
                 row[f"gpu_mhz_{clock.name}"] = clock.current_mhz
+        gpu_load = gpu_load_percent(self._sysfs)
+        if gpu_load is not None:
+            row["gpu_load_percent"] = gpu_load
+        emc = emc_clock_mhz(self._sysfs)
+        if emc is not None:
+            row["emc_mhz"] = emc
+        online = cpus_online(self._sysfs)
+        if online is not None:
+            row["cpus_online"] = len(online)
+        for name, state in cooling_states(self._sysfs).items():
+            row[f"throttling_{name}"] = state
         for zone, value in temperatures_c(self._sysfs).items():
             row[f"temperature_{zone}_c"] = value
         for name, count in throttle_counts(self._sysfs).items():

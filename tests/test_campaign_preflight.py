@@ -18,6 +18,7 @@ from edgejoule import preflight_checks as checks
 from edgejoule.knobs import Knobs
 from edgejoule.machine import PowerMode, describe_machine, power_modes
 from edgejoule.plan import Network
+from edgejoule.power.sensor import Where
 from edgejoule.preflight_checks import Backend, Check
 from tests.test_machine_facts import cpu, orin, put
 
@@ -104,18 +105,18 @@ def test_plain_machine(tmp_path: Path) -> None:
 
 
 def test_sensor(tmp_path: Path) -> None:
-    assert checks.check_sensor("auto", str(tmp_path))[0] == "none"
-    assert checks.check_sensor("auto", str(tmp_path))[1].verdict == "warning"
-    assert checks.check_sensor("none", str(tmp_path))[1].verdict == "ok"
-    name, check = checks.check_sensor("ina3221", str(tmp_path))
+    assert checks.check_sensor("auto", Where(str(tmp_path)))[0] == "none"
+    assert checks.check_sensor("auto", Where(str(tmp_path)))[1].verdict == "warning"
+    assert checks.check_sensor("none", Where(str(tmp_path)))[1].verdict == "ok"
+    name, check = checks.check_sensor("ina3221", Where(str(tmp_path)))
     assert (name, check.verdict, check.exit_code) == ("ina3221", "blocks", 2)
-    name, check = checks.check_sensor("simulated", str(tmp_path))
+    name, check = checks.check_sensor("simulated", Where(str(tmp_path)))
     assert (name, check.verdict) == ("simulated", "ok")
     chip = "class/hwmon/hwmon3"
     put(tmp_path, f"{chip}/name", "ina3221\n")
     for field, value in (("in1_label", "VDD_IN"), ("in1_input", "5000"), ("curr1_input", "800")):
         put(tmp_path, f"{chip}/{field}", value + "\n")
-    name, check = checks.check_sensor("auto", str(tmp_path))
+    name, check = checks.check_sensor("auto", Where(str(tmp_path)))
     assert (name, check.verdict) == ("ina3221", "ok")
     assert "5000" in check.detail
 

@@ -6,14 +6,24 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-import importlib, importlib.util  # SHIM
+from edgejoule.cli import (
+    power_calibrate,
+    power_convert,
+    power_rails,
+    power_record,
+    power_tegrastats,
+    power_watch,
+)
 from edgejoule.errors import run_command
 
-_VERBS = tuple(  # SHIM
-    importlib.import_module(f"edgejoule.cli.power_{n}")
-    for n in ("rails", "watch", "record", "calibrate", "convert", "tegrastats")
-    if importlib.util.find_spec(f"edgejoule.cli.power_{n}")
-)
+_VERBS = {
+    "rails": power_rails,
+    "watch": power_watch,
+    "record": power_record,
+    "calibrate": power_calibrate,
+    "convert": power_convert,
+    "tegrastats": power_tegrastats,
+}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -24,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for verb in _VERBS:
+    for verb in _VERBS.values():
         verb.add_parser(verbs)
     return parser
 
@@ -39,5 +49,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not hasattr(arguments, "command"):
             build_parser().error(f"{arguments.verb} runs no command: leave out what is behind --")
         arguments.command += words[cut + 1 :]
-    verbs = {verb.__name__.rpartition("_")[2]: verb for verb in _VERBS}
-    return run_command(lambda: verbs[arguments.verb].run(arguments), debug=arguments.debug)
+    return run_command(lambda: _VERBS[arguments.verb].run(arguments), debug=arguments.debug)

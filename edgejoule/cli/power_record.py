@@ -29,8 +29,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = verbs.add_parser(
         "record",
         help="write a power trace: for a time, until stopped, or around a command",
-        description="""Record every rail and print the energy of each. Without --duration and
-        without a command it goes on until Ctrl-C. Whatever ends it, what was read is written.""",
+        description="Record every rail and print the energy of each. Without --duration and\n"
+        "without a command it goes on until Ctrl-C. Whatever ends it, what was read is written.",
         epilog="""examples:
   measure_power.py record --output trace.parquet -- python my_script.py
   measure_power.py record --output idle.csv --duration 60 --sensor nvml,rapl""",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgejoule.errors import EdgejouleError, UsageError
-from edgejoule.power.sensor import Sensor, Total, Where
+from edgejoule.power.sensor import Channel, Sensor, Total, Where
 from edgejoule.power.several import SeveralSensors
 
 NONE = "none"
@@ -48,7 +48,7 @@ def _ina(where: Where) -> Sensor:
 
 
 def _ina_looked_for(where: Where) -> list[str]:
-    from edgejoule.power.ina3221 import looked_for
+    from edgejoule.power.ina_layouts import looked_for
 
     return looked_for(where.sysfs_root)
 
@@ -65,10 +65,10 @@ def _nvml(where: Where) -> Sensor:
     return NvmlSensor(where.gpu_uuid)
 
 
-def _nvml_looked_for(_where: Where) -> list[str]:
+def _nvml_looked_for(where: Where) -> list[str]:
     from edgejoule.power.nvml import looked_for
 
-    return looked_for()
+    return looked_for(where.gpu_uuid)
 
 
 def _rapl(where: Where) -> Sensor:
@@ -183,15 +183,7 @@ def open_sensor(text: str, where: Where = Where()) -> Sensor:  # noqa: B008 (fro
     opened: list[Sensor] = []
     try:
         for name in names:
-            sensor = SENSORS[name].open(where)
-            if not hasattr(sensor, "groups"):  # SHIM
-                from edgejoule.power.sensor import Group
-
-                every = tuple(range(len(sensor.channels())))
-                sensor.groups = lambda s=sensor, e=every: (Group(s.name, e, s.refresh_ns),)
-            if not hasattr(sensor, "descriptors"):  # SHIM
-                sensor.descriptors = lambda s=sensor: tuple(s._descriptors)
-            opened.append(sensor)
+            opened.append(SENSORS[name].open(where))  # noqa: PERF401 (closed if one fails)
     except BaseException:
         for sensor in opened:
             sensor.close()
@@ -284,6 +276,19 @@ def try_sensor(name: str, where: Where) -> str:
         f"found, but no value can be read ({', '.join(sorted(reasons))})",
         "see `dmesg` for what the driver says",
     )
+
+
+def board_channels(where: Where) -> tuple[Channel, ...]:
+    """Return the channels of the board's own power monitors, none where there are none.
+
+    They tell which board this is where nothing else does (a container without device tree).
+    """
+    try:
+        sensor = open_sensor("ina3221", where)
+    except EdgejouleError:
+        return ()
+    with contextlib.closing(sensor):
+        return sensor.channels()
 
 
 def identify(sensor: Sensor, where: Where) -> tuple[dict[str, Any] | None, Total | None]:
