@@ -8,12 +8,14 @@
 # needed. Not in the repository, because it is other people's work under other licences:
 #   - Debian 12's arm64 kernel and headers, busybox, and CPython 3.11 for arm64
 #   - drivers/hwmon/ina3221.c of Debian's kernel sources 6.1 and 5.10, both compiled as they are
-# EDGEJOULE_RIG says where it goes (default: edgejoule/real_driver in the user's cache folder, 0.4 GB).
+# EDGEJOULE_RIG says where it goes (default: edgejoule/real_driver in the user's cache folder, 0.3 GB).
+# What is fetched stays; delete the folder to fetch newer packages.
 set -euo pipefail
 here="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)"
 rig="${EDGEJOULE_RIG:-${XDG_CACHE_HOME:-${HOME:-/var/tmp}/.cache}/edgejoule/real_driver}"
 suite=bookworm
 older=bullseye
+modules=(virtio virtio_ring virtio_mmio virtio_console i2c-dev) # in the order of loading
 keys=/usr/share/keyrings/debian-archive-keyring.gpg
 
 say() { printf 'real_driver: %s\n' "$*" >&2; }
@@ -88,7 +90,8 @@ fetch() {
 # driver_source PACKAGE VERSION: takes the driver alone out of a package with a kernel's source.
 driver_source() {
   local package="$1" path="linux-source-$2/drivers/hwmon/ina3221.c"
-  dpkg-deb --fsys-tarfile "${package}" | tar -xO "./usr/src/linux-source-$2.tar.xz" |
+  # tar stops at the file, and those before it in the pipe complain.
+  dpkg-deb --fsys-tarfile "${package}" 2>/dev/null | tar -xO "./usr/src/linux-source-$2.tar.xz" |
     xz -dc | tar -xO --occurrence=1 "${path}" >"${rig}/ina3221-$2.c" || [[ -s "${rig}/ina3221-$2.c" ]]
 }
 
@@ -107,7 +110,12 @@ if [[ ! -e "${rig}/fetched" ]]; then
   mkdir -p -- "${rig}/kernel" "${rig}/guest"
   for package in "${rig}"/packages/kernel/*.deb; do dpkg-deb -x "${package}" "${rig}/kernel"; done
   for package in "${rig}"/packages/guest/*.deb; do dpkg-deb -x "${package}" "${rig}/guest"; done
-  rm -rf -- "${rig}/packages"
+  # Of 4000 modules the guest loads a few.
+  mkdir -- "${rig}/kernel/modules"
+  for name in "${modules[@]}"; do
+    find "${rig}/kernel/lib" -name "${name}.ko" -exec mv -- {} "${rig}/kernel/modules/" \;
+  done
+  rm -rf -- "${rig}/packages" "${rig}/apt" "${rig}/kernel/lib"
   printf '%s\n' "${abi}" >"${rig}/fetched"
 fi
 if [[ ! -e "${rig}/fetched-older" ]]; then
@@ -115,7 +123,7 @@ if [[ ! -e "${rig}/fetched-older" ]]; then
   apt_lists apt-older "${older}" amd64
   fetch packages linux-source-5.10
   driver_source "${rig}"/packages/linux-source-5.10_*.deb 5.10
-  rm -rf -- "${rig}/packages"
+  rm -rf -- "${rig}/packages" "${rig}/apt-older"
   : >"${rig}/fetched-older"
 fi
 
@@ -147,12 +155,10 @@ if [[ "${known}" != "${abi} ${built}" ]]; then
   for name in ina3221_6_1 ina3221_5_10 ina3221_model; do
     aarch64-linux-gnu-strip -g -o "${root}/modules/${name}.ko" "${rig}/modules/${name}.ko"
   done
-  kernel="${rig}/kernel/lib/modules/${abi}-arm64/kernel"
   : >"${root}/modules/order"
-  for name in virtio virtio_ring virtio_mmio virtio_console i2c-dev; do # some may be built in
-    file="$(find "${kernel}" -name "${name}.ko")"
-    [[ -n "${file}" ]] || continue
-    cp -- "${file}" "${root}/modules/"
+  for name in "${modules[@]}"; do
+    [[ -e "${rig}/kernel/modules/${name}.ko" ]] || continue # built in
+    cp -- "${rig}/kernel/modules/${name}.ko" "${root}/modules/"
     printf '%s\n' "${name}" >>"${root}/modules/order"
   done
   install -m 755 -- "${here}/init" "${root}/init"
