@@ -37,6 +37,7 @@ def test_values_and_gaps(tmp_path: Path) -> None:
     assert row == {
         "cpu_mhz_mean": pytest.approx(1510.4),
         "gpu_mhz_17000000.gpu": 612.0,
+        "cpus_online": 12,
         "temperature_cpu-thermal_c": 53.968,
         "temperature_cpu-thermal_2_c": 50.0,
         "throttled_oc1": 0,

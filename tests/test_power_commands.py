@@ -32,10 +32,25 @@ def sysfs(tmp_path: Path) -> Path:
 def test_rails_shows_what_is_here(sysfs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert measure_power.main(["rails", "--sysfs-root", str(sysfs)]) == 0
     out = capsys.readouterr().out
-    assert "VDD_CPU_GPU_CV       1-0040   current        200 mA" in out
-    assert "total = VDD_IN (module)" in out
-    assert "refresh: 7 ms" in out
+    words = [line.split() for line in out.splitlines()]
+    row = next(row for row in words if row[:3] == ["VDD_CPU_GPU_CV", "1-0040", "current"])
+    assert row[3:] == ["200", "mA", "8", "curr2_input"]
+    assert "  total: VDD_IN\n" in out
+    assert "contains the module" in out
+    assert "refresh of 1-0040: 6.6 ms" in out
+    assert "VDD_SOC lies inside VDD_IN" in out
+    assert "auto takes: ina3221" in out
     assert "SIMULATED" not in out
+
+
+def test_rails_as_json(sysfs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["rails", "--sysfs-root", str(sysfs), "--json", "--sensor", "ina3221"]
+    assert measure_power.main(words) == 0
+    found = json.loads(capsys.readouterr().out)["ina3221"]
+    assert [channel["value"] for channel in found["channels"]] == [5001, 100, 5002, 200, 5003, 300]
+    assert found["total"]["rails"] == ["VDD_IN"]
+    assert found["board"]["certain"] is False
+    assert set(found["board"]["names"]) >= {"Jetson Orin Nano", "Jetson Orin NX"}
 
 
 def test_rails_of_an_unknown_board(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -44,10 +59,12 @@ def test_rails_of_an_unknown_board(tmp_path: Path, capsys: pytest.CaptureFixture
     (directory / "in3_input").write_text("?\n")
     assert measure_power.main(["rails", "--sysfs-root", str(root)]) == 0
     out = capsys.readouterr().out
-    assert "there is no total" in out
+    assert "total: none" in out
+    assert "board: not known" in out
+    assert "docs/Boards.md" in out
     assert "left out: NC in2 on 1-0040: not connected" in out
     assert "no number" in out
-    assert "refresh: not known" in out
+    assert "refresh of 1-0040: not known" in out
 
 
 def test_rails_without_and_with_the_simulated_board(
@@ -55,7 +72,9 @@ def test_rails_without_and_with_the_simulated_board(
 ) -> None:
     assert measure_power.main(["rails", "--sysfs-root", str(tmp_path)]) == 0
     out = capsys.readouterr().out
-    assert "looked for ina3221: no INA3221 below" in out
+    assert "no INA3221 below" in out
+    assert "looked for ina3221" in out
+    assert "auto takes none" in out
     assert measure_power.main(["rails", "--sensor", "none"]) == 0
     assert measure_power.main(["rails", "--sensor", "simulated"]) == 0
     assert "SIMULATED" in capsys.readouterr().out
@@ -96,7 +115,7 @@ def test_record_a_command_as_text(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert "unknown board: no total" in done.stdout
+    assert "no total: the board is not known" in done.stdout
     assert "EIO" in done.stdout
     assert "secret" not in seen.read_text()
     assert "MINE" in seen.read_text()
@@ -131,9 +150,9 @@ def test_record_a_command_that_fails_or_takes_too_long(
     [
         (["--duration", "1", "--output", "trace.json"], "no such format"),
         (["--duration", "1", "--output", "no/folder/x.csv"], "there is no folder"),
-        (["--duration", "0", "--output", "x.csv"], "give seconds above 0"),
-        (["--duration", "inf", "--output", "x.csv"], "give seconds above 0"),
-        (["--output", "x.csv"], "nothing says how long"),
+        (["--duration", "0", "--output", "x.csv"], "give a number above 0"),
+        (["--duration", "inf", "--output", "x.csv"], "give a number above 0"),
+        (["--duration", "1", "--period-ms", "-3", "--output", "x.csv"], "give a number above 0"),
     ],
 )
 def test_wrong_words_are_refused_at_once(
@@ -153,6 +172,76 @@ def test_record_without_a_sensor(tmp_path: Path, capsys: pytest.CaptureFixture[s
     words = ["record", "--duration", "1", "--output", str(tmp_path / "x.csv")]
     assert measure_power.main([*words, "--sysfs-root", str(tmp_path)]) == 1
     assert "no power sensor can be read here" in capsys.readouterr().err
+
+
+def recording_process(tmp_path: Path, *words: str) -> subprocess.Popen[str]:
+    """Start `record` of the simulated board and wait until it samples."""
+    process = subprocess.Popen(
+        [PYTHON, str(PROJECT_ROOT / "measure_power.py"), "record", "--sensor", "simulated", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        files = list(tmp_path.glob(".edgejoule-*/power.bin"))
+        if files and files[0].stat().st_size > 30_000:
+            break
+        time.sleep(0.05)
+    return process
+
+
+@pytest.mark.parametrize(("words", "code"), [((), 0), (("--duration", "60"), 130)])
+def test_a_recording_that_is_stopped_is_whole(
+    tmp_path: Path, words: tuple[str, ...], code: int
+) -> None:
+    output = tmp_path / "trace.parquet"
+    process = recording_process(tmp_path, "--output", str(output), *words)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "VDD_IN" in out
+    assert "SIMULATED" in out
+    assert len(rail_powers(output)["VDD_IN"].t_ns) > 50
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["trace.parquet"]
+
+
+def test_a_killed_recording_can_be_converted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    process = recording_process(tmp_path, "--output", str(tmp_path / "trace.csv"))
+    process.kill()
+    process.communicate(timeout=60)
+    (left,) = tmp_path.glob(".edgejoule-*/power.bin")
+    output = tmp_path / "saved.parquet"
+    assert measure_power.main(["convert", str(left), "--output", str(output)]) == 0
+    assert len(rail_powers(output)["VDD_IN"].t_ns) > 50
+    words = ["convert", str(tmp_path / "nothing.bin"), "--output", str(tmp_path / "x.csv")]
+    assert measure_power.main(words) == 2
+    (tmp_path / "text.bin").write_text("no record file")
+    words = ["convert", str(tmp_path / "text.bin"), "--output", str(tmp_path / "x.csv")]
+    assert measure_power.main(words) == 1
+    assert not (tmp_path / "x.csv").exists()
+    assert "text.bin is not a record file" in capsys.readouterr().err
+
+
+def test_the_attribution_rate_polls_the_total(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "trace.parquet"
+    words = ["record", "--sensor", "simulated", "--duration", "1", "--attribution"]
+    assert measure_power.main([*words, "--output", str(output)]) == 0
+    assert "attribution polls" in capsys.readouterr().out
+    rails = rail_powers(output)
+    # A quarter of the refresh is the longest between two polls of the total's current.
+    assert len(rails["VDD_IN"].t_ns) > 4 * len(rails["VDD_SOC"].t_ns)
+
+
+def test_a_verb_without_a_command_takes_none(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        measure_power.main(["rails", "--", "ls"])
+    assert caught.value.code == 2
+    assert "runs no command" in capsys.readouterr().err
 
 
 def idle(*words: str) -> int:

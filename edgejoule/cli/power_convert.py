@@ -38,11 +38,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     from edgejoule.errors import UsageError
     from edgejoule.files import disk_errors
+    from edgejoule.records import read_header
 
     check_output(arguments.output)
     source: Path = arguments.source
     if not source.is_file():
         raise UsageError(f"there is no file {source}", "give the sampler's power.bin")
+    read_header(source)  # names the file if it is none of ours
     with (
         disk_errors(arguments.output.parent),
         tempfile.TemporaryDirectory(prefix=".edgejoule-", dir=arguments.output.parent) as temporary,

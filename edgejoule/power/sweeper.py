@@ -152,7 +152,7 @@ class Sweeper:
                     rows[word + 2] = value = int(text)
                     texts[slot] = text
                     self._changes.note(self._channels[slot], value)
-        except (OSError, ValueError):
+        except (OSError, ValueError, OverflowError):
             return None
         self._writer.write_words(rows, len(self._channels))
         self._tally.failing_since_ns = None
