@@ -61,16 +61,16 @@ trap 'rm -rf -- "${run}"' EXIT
 # The checkout's Python files and the command travel in a second archive, which the kernel unpacks over
 # the first. (A file system shared with this machine would wait for it, while the guest's clock, which
 # counts instructions, ran ahead.)
-mkdir -p -- "${run}/root/checkout"
+mkdir -p -- "${run}/tree/checkout"
 (cd -- "${root}" && find . -name '.?*' -prune -o -type f \( -name '*.py' -o -path "./${program}" \) -print0 |
-  cpio --quiet -0 -pdm "${run}/root/checkout")
+  cpio --quiet -0 -pdm "${run}/tree/checkout")
 {
   printf 'export PYTHONPATH=/checkout PYTHONPYCACHEPREFIX=/tmp/pycache\n'
   printf 'exec python3'
   printf ' %q' "/checkout/${program}" "$@"
   printf '\n'
-} >"${run}/root/job"
-(cd -- "${run}/root" && find . -print0 | cpio --quiet -0 -o -H newc -R 0:0 >"${run}/checkout.cpio")
+} >"${run}/tree/job"
+(cd -- "${run}/tree" && find . -print0 | cpio --quiet -0 -o -H newc -R 0:0 >"${run}/checkout.cpio")
 cat -- "${rig}/root.cpio" "${run}/checkout.cpio" >"${run}/initrd"
 
 status=0

@@ -110,7 +110,8 @@ class Table:
     def cycle(self, register: int, at_ns: npt.ArrayLike) -> npt.NDArray[np.int64]:
         """Return which cycle's value register 0 to 5 shows at a time; negative: none yet."""
         since = np.asarray(at_ns, np.int64) - self.start_ns - self.complete_ns[register]
-        return np.minimum(since // self.period_ns, len(self.steps) - 1)
+        cycle: npt.NDArray[np.int64] = np.minimum(since // self.period_ns, len(self.steps) - 1)
+        return cycle
 
     def energy_mj(self, channel: int, shunt_uohm: int, start_ns: int, end_ns: int) -> float:
         """Return the energy that channel 1 to 3 showed between two times, exactly."""

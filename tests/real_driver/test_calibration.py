@@ -41,7 +41,7 @@ def calibrate(booted: Booted, rail: int) -> tuple[RailCalibration, dict[str, Any
     rows = samples[(samples["channel"] == channel["index"]) & (samples["errno"] == 0)]
     rows = rows[rows["t0_ns"] > truth["shown_ns"]]
     edges = np.array(result["edges_ns"], np.int64) + result["start_ns"]
-    load = Waveform(edges, np.arange(len(edges) + 1) % 2.0)
+    load = Waveform(edges, (np.arange(len(edges) + 1) % 2).astype(np.float64))
     fit = fit_rail(rows["t0_ns"], rows["t1_ns"], rows["raw"], load, rail=channel["rail"])
     step_ma = STEPS_UV * 1000 / channel["shunt_uohm"]
     truth |= {"refresh_ns": truth["period_ns"], "lsb": step_ma}

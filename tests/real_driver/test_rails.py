@@ -29,7 +29,7 @@ FOUND = {
 
 def channel_table(found: dict[str, Any]) -> list[tuple[str, str, str, str, str]]:
     keys = ("rail", "chip", "source", "quantity", "unit")
-    return [tuple(channel[key] for key in keys) for channel in found["channels"]]  # type: ignore[misc]
+    return [tuple(channel[key] for key in keys) for channel in found["channels"]]
 
 
 @on()
