@@ -68,14 +68,15 @@ class StateFile:
         """Return the note, None without one.
 
         Raises:
-            MeasurementError: It is damaged.
+            MeasurementError: It cannot be read or is damaged.
         """
         try:
-            if not self.path.exists():
-                return None
-            found = read_json(self.path)
+            self.path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
         except OSError as error:
             raise MeasurementError(f"{self.path}: {error.strerror}") from error
+        found = read_json(self.path)
         if not isinstance(found, dict):
             raise MeasurementError(
                 f"{self.path} is damaged", f"see the {self.what}, then remove it"
@@ -105,7 +106,7 @@ class StateFile:
             UsageError: The folder cannot be written.
         """
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             lock = self.path.with_name(self.path.name + ".lock")
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
