@@ -31,6 +31,7 @@ def traces(draw: st.DrawFn) -> RailPower:
     return series_of(UPTIME + np.cumsum(steps), np.array(powers))
 
 
+@settings(deadline=None)
 @given(
     offset=st.floats(0, 20_000),
     slope=st.floats(-5, 5),
@@ -51,6 +52,7 @@ def test_a_ramp_is_exact(offset: float, slope: float, start: float, length: floa
     assert found.mean_mw == pytest.approx(truth / ((b - a) * 1e-3), rel=1e-9, abs=1e-6)
 
 
+@settings(deadline=None)
 @given(
     period_ms=st.floats(40, 90),
     duty=st.floats(0.5, 0.9),
@@ -73,6 +75,7 @@ def test_duty_cycles_stay_within_a_thousandth(
     assert found == pytest.approx(truth, rel=1e-3)
 
 
+@settings(deadline=None)
 @given(before=st.floats(0, 9000), after=st.floats(0, 9000), at=st.floats(0.1, 0.9))
 def test_a_step_is_right_within_its_edge(before: float, after: float, at: float) -> None:
     times = UPTIME + np.arange(0, 10_000 * MS, 7 * MS)
@@ -84,6 +87,7 @@ def test_a_step_is_right_within_its_edge(before: float, after: float, at: float)
     assert error <= 0.5 * 7 * MS * abs(after - before) * 1e-9 + 1e-9 * truth + 1e-9
 
 
+@settings(deadline=None)
 @given(trace=traces(), cuts=st.lists(st.floats(0, 1), min_size=3, max_size=10, unique=True))
 def test_adjacent_windows_add_up(trace: RailPower, cuts: list[float]) -> None:
     first, last = int(trace.t_ns[0]), int(trace.t_ns[-1])
@@ -97,6 +101,7 @@ def test_adjacent_windows_add_up(trace: RailPower, cuts: list[float]) -> None:
     assert parts.tolist() == pytest.approx(singles, rel=1e-9, abs=1e-6)
 
 
+@settings(deadline=None)
 @given(trace=traces(), data=st.data())
 def test_points_on_the_line_change_nothing(trace: RailPower, data: st.DataObject) -> None:
     """More samples of the same power, equal ones included, give the same energy."""
@@ -183,6 +188,7 @@ def test_the_gaps_of_a_sum_are_those_of_its_rails() -> None:
     assert gaps_ns(total, 0, 700 * MS)[:, 0].tolist() == [0, 196 * MS + MS // 2, 693 * MS]
 
 
+@settings(deadline=None)
 @given(
     trace=traces(),
     cuts=st.lists(st.floats(0, 1), min_size=2, max_size=2, unique=True),
@@ -223,6 +229,7 @@ def test_the_bound_at_an_edge_is_reached() -> None:
     assert found.edge_error_mj == pytest.approx(worst)
 
 
+@settings(deadline=None)
 @given(
     at=st.integers(-7 * MS, 7 * MS),
     low=st.floats(0, 9000),
@@ -247,7 +254,7 @@ def test_a_reading_as_old_as_a_refresh_is_within_the_bound(
     assert abs(found.energy_mj - truth) <= found.edge_error_mj + 1e-9 * truth + 1e-9
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     update=st.integers(2, 40),
     poll=st.integers(2, 40),
@@ -280,6 +287,7 @@ def test_the_edges_of_a_counters_window_are_within_the_bound(
     assert found.edge_error_mj <= 4 * max(np.diff(energy[:: max(update, poll)]), default=0) + 1e-6
 
 
+@settings(deadline=None)
 @given(trace=traces(), factor=st.floats(-10, 10))
 def test_energy_scales_with_power(trace: RailPower, factor: float) -> None:
     start, end = int(trace.t_ns[0]), int(trace.t_ns[-1])
@@ -288,6 +296,7 @@ def test_energy_scales_with_power(trace: RailPower, factor: float) -> None:
     assert scaled == pytest.approx(factor * once, rel=1e-9, abs=1e-6)
 
 
+@settings(deadline=None)
 @given(trace=traces(), level=st.floats(-100, 60_000), cut=st.floats(0.01, 1))
 def test_constant_power_is_exact(trace: RailPower, level: float, cut: float) -> None:
     start = int(trace.t_ns[0])
@@ -297,6 +306,7 @@ def test_constant_power_is_exact(trace: RailPower, level: float, cut: float) -> 
     assert flat.edge_error_mj == 0.0
 
 
+@settings(deadline=None)
 @given(trace=traces(), cuts=st.lists(st.floats(0, 1), min_size=3, max_size=3))
 def test_a_longer_window_never_holds_less(trace: RailPower, cuts: list[float]) -> None:
     positive = series_of(trace.t_ns, np.abs(trace.power_mw))
@@ -310,9 +320,12 @@ def ina_grid(start: int, end: int, changes: list[int]) -> np.ndarray:
     """The times of one sweep per 6.6 ms, with points just before and at each change."""
     grid = np.arange(start, end + 6_600_000, 6_600_000)
     inside = [t for t in changes if start < t < end]
-    return np.unique(np.concatenate([grid, np.array(inside, np.int64), np.array(inside) - 1]))
+    return np.unique(
+        np.concatenate([grid, np.array(inside, np.int64), np.array(inside, np.int64) - 1])
+    )
 
 
+@settings(deadline=None)
 @given(
     levels=st.lists(st.floats(500, 30_000), min_size=2, max_size=6),
     where=st.lists(st.floats(0, 1), min_size=5, max_size=5),
@@ -332,6 +345,7 @@ def test_steps_with_points_at_the_change_within_a_thousandth(
     assert energy_mj(series, start, end).energy_mj == pytest.approx(truth, rel=1e-3)
 
 
+@settings(deadline=None)
 @given(
     period_ms=st.floats(15, 700),
     duty=st.floats(0.1, 0.9),
@@ -355,6 +369,7 @@ def test_duty_cycles_with_points_at_the_changes_within_a_thousandth(
     assert energy_mj(series, start, end).energy_mj == pytest.approx(truth, rel=1e-3)
 
 
+@settings(deadline=None)
 @given(
     knots=st.lists(st.floats(500, 30_000), min_size=3, max_size=8),
     length=st.floats(1.0, 2.4),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgejoule.energy.statistics import (
@@ -54,6 +54,7 @@ def test_values_without_likeness_or_variance() -> None:
     assert autocorrelation_time(np.array([0.0, 1.0])) == 1.0
 
 
+@settings(deadline=None)
 @given(
     values=st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=80),
     factor=st.sampled_from([2.0**-7, 2.0**9]),  # exact, so that rounding is the same
@@ -91,6 +92,7 @@ def test_blocks_become_fewer_and_never_too_few() -> None:
     assert block_means(np.arange(6.0), 3).tolist() == [0.5, 2.5, 4.5]
 
 
+@settings(deadline=None)
 @given(
     start=st.floats(-1e4, 1e4),
     change=st.floats(-1e4, 1e4),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edgejoule.dataset.convert import convert_one
@@ -141,6 +141,7 @@ def test_a_reset_without_two_ticks_around_it_is_uncovered() -> None:
     assert len(counted([900, 1, 900, 1], wrap=10).t_ns) == 0  # more than its range: corrupt
 
 
+@settings(deadline=None)
 @given(
     steps=st.lists(st.integers(0, 400), min_size=4, max_size=60),
     start=st.integers(0, 10**4),
@@ -257,6 +258,7 @@ def series_of(draw: st.DrawFn, name: str) -> RailPower:
     return RailPower(name, 8_640_000_000_000_001 + np.cumsum(steps), np.array(powers))
 
 
+@settings(deadline=None)
 @given(one=series_of("A"), other=series_of("B"))
 def test_the_energy_of_the_total_is_the_sum_of_the_energies(
     one: RailPower, other: RailPower

@@ -59,7 +59,7 @@ def rows_of(seed: int, sweeps: int, period_ns: int = 7 * MS) -> np.ndarray:
     return samples.ravel()
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 10**6),
     sweeps=st.integers(1, 700),
@@ -315,6 +315,7 @@ def test_figures_are_short(value: float | None, power: str, energy: str) -> None
     assert live.joules(value) == energy
 
 
+@settings(deadline=None)
 @given(share=st.none() | st.floats(-1, 2), width=st.integers(0, 40), ascii_only=st.booleans())
 def test_a_bar_is_as_wide_as_it_should_be(
     share: float | None, width: int, ascii_only: bool
@@ -325,6 +326,7 @@ def test_a_bar_is_as_wide_as_it_should_be(
         assert text == ("#" if ascii_only else "\u2588") * width
 
 
+@settings(deadline=None)
 @given(
     values=st.lists(st.none() | st.floats(-10, 1e5), max_size=70),
     width=st.integers(1, 80),
