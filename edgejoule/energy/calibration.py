@@ -269,8 +269,8 @@ def _response_parameters(fit: ResponseFit, clock: ClockFit, unit: str) -> dict[s
         value = float(getattr(best, name))
         interval = fit.intervals[name]
         if name in {"delay_ns", "centre_ns"}:
-            # Ages count from when a value was shown, and that is known no better than the phase.
-            interval = _widened(value, interval, clock.phase_half_ns)
+            # Ages count from when a value was shown, and that is not known better than this.
+            interval = _widened(value, interval, clock.age_half_ns)
         why = _unresolved(name, value, interval, best.window_ns)
         found[name] = Parameter(
             name, PARAMETERS[name], None if why else value, interval.low, interval.high, why
@@ -367,4 +367,7 @@ def _step(values: Floats, unit: str) -> Parameter:
             spread = float(np.std(multiple)) * math.sqrt(len(multiple))
             half = 2.0 * float(np.std(left)) / spread
             return Parameter("lsb", unit, step, step - half, step + half)
+    if np.all(different == np.rint(different)):
+        step = float(np.gcd.reduce(gaps.astype(np.int64)))
+        return Parameter("lsb", unit, step, step, step)
     return Parameter("lsb", unit, None, None, None, "the values lie on no common step")

@@ -13,6 +13,7 @@ or a parabola where the sensor's clock drifts, is fitted to the moments over the
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
 
 BLOCKS = 40
 _FEWEST_CHANGES = 30
-_PER_BLOCK = 300  # changes that are searched in phase with one another
+# Changes that are searched in phase with one another: fewer where a clock wanders (a GPU's driver
+# renews its values in a loop of software, that of a chip is an oscillator).
+_PER_BLOCK = (300, 60, 20)
 _COHERENT = 0.6  # share of the change times that agrees at the right frequency, at least
 _POLLS_PER_REFRESH = 2.2
 _SIGNIFICANT = 4.0  # in standard errors: below it a clock is taken as steady
-_LOCAL = 40  # pieces in which a clock that wanders is followed
+_BETTER = 8.0  # log-likelihood by which a wandering clock must explain the changes better
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class ClockFit:
         refresh_half_ns: Half-width of its 95 % interval.
         phase_ns: When value 0 is shown, from the origin; number 0 is in the middle of the data.
         phase_half_ns: Half-width of its 95 % interval; the same for any value in mid-data.
+        age_half_ns: How well the shown times are known in the mean over the data, likewise.
         drift_per_s: Relative change of the period per second.
         drift_half: Half-width of its 95 % interval.
         jitter_ns: How far single refreshes lie from the fit, beyond what the polls blur.
@@ -57,6 +61,7 @@ class ClockFit:
     refresh_half_ns: float
     phase_ns: float
     phase_half_ns: float
+    age_half_ns: float
     drift_per_s: float
     drift_half: float
     jitter_ns: float
@@ -115,7 +120,11 @@ def fit_clock(t0_ns: np.ndarray, t1_ns: np.ndarray, values: np.ndarray) -> Clock
     middle, width = 0.5 * (early + late)[kept], (late - early)[kept]
     if len(middle) < _FEWEST_CHANGES:
         return NoClock("the reads have too many gaps")
-    found = _search(middle, spacing)
+    found = None
+    for per_block in _PER_BLOCK:
+        found = _search(middle, spacing, per_block)
+        if found is None or found[1] >= _COHERENT:
+            break
     if found is None:
         return NoClock("the value changed at too few different times")
     frequency, coherence = found
@@ -129,7 +138,7 @@ def fit_clock(t0_ns: np.ndarray, t1_ns: np.ndarray, values: np.ndarray) -> Clock
     return _refine(middle, width, frequency, coherence, t0_ns, t1_ns, origin_ns)
 
 
-def _search(middle: Floats, spacing: float) -> tuple[float, float] | None:
+def _search(middle: Floats, spacing: float, per_block: int) -> tuple[float, float] | None:
     """Return the frequency (1/ns) at which the change times agree best, and how well (0..1)."""
     gaps = np.diff(middle)
     shortest = float(np.quantile(gaps[gaps > 0.5 * spacing], 0.02)) if len(gaps) else 0.0
@@ -137,7 +146,7 @@ def _search(middle: Floats, spacing: float) -> tuple[float, float] | None:
     lowest = 1.0 / (3.0 * max(shortest, spacing))
     if not 0 < lowest < highest:
         return None
-    blocks = max(1, len(middle) // _PER_BLOCK)
+    blocks = max(1, len(middle) // per_block)
     parts = np.array_split(middle, blocks)
     length = max(float(part[-1] - part[0]) for part in parts)
     if length <= 0:
@@ -180,7 +189,6 @@ def _refine(
     residual = middle
     for _ in range(4):
         coefficients = _fit(number[kept], middle[kept], 2)
-        number = _nearest(middle, coefficients)
         residual = middle - _curve(coefficients, number)
         spread = max(1.4826 * float(np.median(np.abs(residual))), float(np.median(width)) / 12)
         kept = np.abs(residual) < 5 * spread  # a sensor or a reader that came late
@@ -196,21 +204,32 @@ def _refine(
     else:
         bend, bend_error = float(coefficients[2]), covariance[2, 2] ** 0.5
     residual = (middle - _curve(coefficients, number))[kept]
-    knots, corrections = _wander(number[kept], residual, float(np.std(residual)))
+    blur = width[kept] ** 2 / 12
+    # No two changes in one refresh: of such the first counts.
+    single = np.diff(number[kept], prepend=number[kept][0] - 1) > 0
+    knots, corrections, spread = _wander(number[kept][single], residual[single], blur[single])
+    left = residual - np.interp(number[kept], knots, corrections)
+    wanders = len(knots) > 1
+    # The mean error of all shown times: that of their changes, which polls blur one by one.
+    age_error = math.sqrt(float(np.mean(blur)) / len(blur))
+    at_zero = float(np.interp(0.0, knots, corrections))
+    phase_error = math.sqrt(
+        float(np.interp(0.0, knots, spread)) + float(covariance[0, 0]) * (not wanders)
+    )
     t = t95(BLOCKS - 3)
     period = float(coefficients[1])
     # Numbers are refreshes: the period changes by 2 bend per refresh of `period` ns.
     per_s = 2.0 / period**2 * 1e9
-    blur = float(np.mean(width[kept] ** 2)) / 12
     return ClockFit(
         origin_ns,
         refresh_ns=period,
         refresh_half_ns=t * float(covariance[1, 1]) ** 0.5,
-        phase_ns=float(coefficients[0]),
-        phase_half_ns=t * float(covariance[0, 0]) ** 0.5,
+        phase_ns=float(coefficients[0]) + at_zero,
+        phase_half_ns=t * phase_error,
+        age_half_ns=t * (age_error if wanders else phase_error),
         drift_per_s=bend * per_s,
-        drift_half=t * bend_error * per_s,
-        jitter_ns=max(0.0, float(np.var(residual)) - blur) ** 0.5,
+        drift_half=float(t * bend_error * per_s),
+        jitter_ns=max(0.0, float(np.var(left) - np.mean(blur))) ** 0.5,
         wander_ns=float(np.max(np.abs(corrections))),
         coherence=coherence,
         changes=int(np.sum(kept)),
@@ -251,15 +270,6 @@ def _offset(distance: Floats, period: float) -> float:
 
 def _curve(coefficients: Floats, number: Floats) -> Floats:
     result: Floats = coefficients[0] + number * (coefficients[1] + number * coefficients[2])
-    return result
-
-
-def _nearest(middle: Floats, coefficients: Floats) -> Floats:
-    number: Floats = (middle - coefficients[0]) / coefficients[1]
-    for _ in range(4):
-        slope = coefficients[1] + 2 * coefficients[2] * number
-        number = number - (_curve(coefficients, number) - middle) / slope
-    result: Floats = np.rint(number)
     return result
 
 
@@ -306,18 +316,56 @@ def clustered(design: Floats, residual: Floats, blocks: int = BLOCKS) -> Floats:
     return result
 
 
-def _wander(number: Floats, residual: Floats, spread: float) -> tuple[Floats, Floats]:
-    """Return a slow correction of the clock, where the residuals show that one is needed."""
-    none = np.zeros(1), np.zeros(1)
-    pieces = min(_LOCAL, len(number) // 20)
-    if pieces < 4:
+def _wander(number: Floats, residual: Floats, blur: Floats) -> tuple[Floats, Floats, Floats]:
+    """Follow a clock that wanders: a random walk seen through polls, smoothed.
+
+    Kalman's filter and the smoother of Rauch, Tung and Striebel (AIAA Journal 3, 1965), the walk's
+    size by maximum likelihood; none where a steady clock explains the changes about as well.
+
+    Args:
+        number: Of each change.
+        residual: What a steady clock leaves, ns.
+        blur: Variance of each from the polls, ns^2.
+
+    Returns:
+        Numbers, corrections and their variances; one of 0 if none is needed.
+    """
+    none = np.zeros(1), np.zeros(1), np.zeros(1)
+    if len(number) < 2 * _FEWEST_CHANGES // 3:
         return none
-    starts = np.arange(pieces) * len(number) // pieces
-    sizes = np.diff(np.append(starts, len(number)))
-    means = np.add.reduceat(residual, starts) / sizes
-    centres = np.add.reduceat(number, starts) / sizes
-    # Chi-square with as many degrees as pieces; beyond five standard deviations of it: wander.
-    excess = float(np.sum((means / spread) ** 2 * sizes))
-    if excess < pieces + 5 * (2 * pieces) ** 0.5:
+    typical = float(np.mean(blur))
+    walks = typical * np.geomspace(1e-5, 10, 13)
+    still = _filter(number, residual, blur, 0.0)[0]
+    likelihoods = [_filter(number, residual, blur, walk)[0] for walk in walks]
+    best = int(np.argmax(likelihoods))
+    if likelihoods[best] < still + _BETTER:
         return none
-    return centres, means
+    walk = float(walks[best])
+    _, states, variances = _filter(number, residual, blur, walk)
+    smooth, spread = states.copy(), variances.copy()
+    for k in range(len(number) - 2, -1, -1):
+        ahead = variances[k] + walk * (number[k + 1] - number[k])
+        share = variances[k] / ahead
+        smooth[k] = states[k] + share * (smooth[k + 1] - states[k])
+        spread[k] = variances[k] + share**2 * (spread[k + 1] - ahead)
+    return number, smooth, spread
+
+
+def _filter(
+    number: Floats, residual: Floats, blur: Floats, walk: float
+) -> tuple[float, Floats, Floats]:
+    """Return the log-likelihood, and states and variances forward in time."""
+    states, variances = np.empty(len(number)), np.empty(len(number))
+    state, variance, last, total = 0.0, 1e6 * float(np.max(blur)), float(number[0]), 0.0
+    for k, (n, seen, noise) in enumerate(
+        zip(number.tolist(), residual.tolist(), blur.tolist(), strict=True)
+    ):
+        variance += walk * (n - last)
+        last = n
+        error, expected = seen - state, variance + noise
+        total -= 0.5 * (math.log(expected) + error * error / expected)
+        gain = variance / expected
+        state += gain * error
+        variance *= 1 - gain
+        states[k], variances[k] = state, variance
+    return total, states, variances

@@ -6,9 +6,9 @@
 Three loads, same plan, same log (`edges.jsonl`, one line per edge: `before_ns`, `after_ns`,
 `step`; the load at any time is the sum of the steps so far, 0 to 1):
 
-- `gpu`: matrix products through torch, each below 0.1 ms, a few of them queued; an edge lies
+- `gpu`: sums of long vectors through torch, each below 0.1 ms, a few of them queued; an edge lies
   between the stamps around the first launch, or between the last two looks at whether the last
-  product has ended.
+  sum has ended.
 - `cpu`: busy loops, one process per core asked for, each of which stamps its own edges.
 - `announced`: nothing is loaded. The plan is written ahead for the simulated board, whose chip is
   computed from it (`simulated_chip`), and the shared page shows an inference per pulse.

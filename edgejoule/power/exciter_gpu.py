@@ -13,13 +13,17 @@ from edgejoule.errors import MeasurementError, UsageError
 from edgejoule.processes import Parent
 
 _LONGEST_KERNEL_S = 80e-6  # so that the end of a pulse is near where it was planned
-_SIZES = (256, 512, 1024, 1536, 2048, 3072, 4096)
+_SIZES = tuple(1 << power for power in range(18, 28))  # values of 2 bytes
 _TRIALS = 20
 _QUEUED = 3  # keeps the GPU busy while the host launches the next
 
 
 class GpuLoad:
-    """Matrix products in half precision, launched one by one, a few ahead of the GPU.
+    """Sums of long vectors, launched one by one, a few ahead of the GPU.
+
+    They keep the memory busy, not the arithmetic: a load that draws much but stays below the power
+    limit, so that the GPU need not change its clocks within a pulse. Matrix products on an H200
+    rose beyond 800 W for a tenth of a second and then fell to the limit of 700 W.
 
     Args:
         device: `cuda:0` or another.
@@ -45,11 +49,11 @@ class GpuLoad:
                 f"{device} cannot be loaded: {first}", "see that nobody else uses it (nvidia-smi)"
             ) from error
         self.detail = (
-            f"products of {self._size} x {self._size} on {name}, {took_s * 1e6:.0f} us each"
+            f"sums of {self._size / 2**20:g} Mi values on {name}, {took_s * 1e6:.0f} us each"
         )
 
     def _choose(self) -> tuple[int, float]:
-        """Take the largest product that stays short; return its size and duration."""
+        """Take the longest vectors whose sum stays short; return their size and the duration."""
         size, took_s = _SIZES[0], self._operands(_SIZES[0])
         for larger in _SIZES[1:]:
             if took_s > _LONGEST_KERNEL_S / 2:
@@ -61,14 +65,12 @@ class GpuLoad:
         return size, self._operands(size)
 
     def _operands(self, size: int) -> float:
-        """Make operands of a size; return how long one product takes, s."""
+        """Make operands of a size; return how long one sum takes, s."""
         torch = self._torch
-        shape = (size, size)
-        # Values around 1 / sqrt(size): the product neither overflows nor is it zeros, which would
-        # draw less power.
-        self._a = torch.randn(shape, dtype=torch.float16, device=self._device) / size**0.5
-        self._b = torch.randn(shape, dtype=torch.float16, device=self._device)
-        self._out = torch.empty(shape, dtype=torch.float16, device=self._device)
+        # Random bits: zeros would toggle nothing on their way and draw less.
+        self._a = torch.randn(size, dtype=torch.float16, device=self._device)
+        self._b = torch.randn(size, dtype=torch.float16, device=self._device)
+        self._out = torch.empty(size, dtype=torch.float16, device=self._device)
         self._launch()  # the first call chooses a kernel
         torch.cuda.synchronize(self._device)
         began_s = time.perf_counter()
@@ -78,7 +80,7 @@ class GpuLoad:
         return (time.perf_counter() - began_s) / _TRIALS
 
     def _launch(self) -> Any:
-        self._torch.mm(self._a, self._b, out=self._out)
+        self._torch.add(self._a, self._b, out=self._out)
         event = self._torch.cuda.Event()
         event.record()
         return event
@@ -86,7 +88,7 @@ class GpuLoad:
     def busy(self, until_ns: int, parent: Parent) -> tuple[int, int, int, int]:
         """Load the GPU until a time; return the stamps around the load's rise and its fall.
 
-        The GPU is idle before and after: the last product has ended by the last stamp.
+        The GPU is idle before and after: the last sum has ended by the last stamp.
         """
         clock = time.monotonic_ns
         queued: deque[Any] = deque()
