@@ -185,9 +185,14 @@ def _follow(
                 load.look(now_s)
                 show(state_of(trace, tail.header, load.percent))
                 due_s += interval_s * max(1, int((now_s - due_s) / interval_s) + 1)
-        trace.feed(tail.read())
         load.look(time.monotonic())
-        return None if trace.last_ns is None else state_of(trace, tail.header, load.percent)
+        supervisor.end(sampler)  # it hands over what it has not yet written
+        trace.feed(tail.read())
+        if trace.last_ns is None:
+            return None
+        last = state_of(trace, tail.header, load.percent)
+        show(last)
+        return last
 
 
 class PowerTail:
