@@ -4,20 +4,36 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgejoule.energy.calibration import fit_rail
+from edgejoule.energy.calibration_load import load_of
 from edgejoule.energy.integrate import energy_mj
+from edgejoule.energy.sensor_model import Filtered, Waveform
 from edgejoule.energy.trace import rail_powers_of_samples, read_samples
 from edgejoule.errors import EdgejouleError
+from edgejoule.files import write_json
 from edgejoule.phases import PhaseBoard
 from edgejoule.power.acquire import start_sampler, start_simulator
+from edgejoule.power.exciter import Edge, write_edges
+from edgejoule.power.exciter_schedule import plan_edges
 from edgejoule.power.simulated_board import RAILS, Board, EnergyBook, Load
-from edgejoule.power.simulator import Observer, Tree
+from edgejoule.power.simulated_chip import (
+    EDGES_FILE,
+    AnnouncedEdges,
+    ChipParameters,
+    LoadSignal,
+    edge_of,
+    read_chip,
+)
+from edgejoule.power.simulator import Chip, Observer, Tree
 
 PHASE_NAMES = ("idle_before", "load", "clean", "cooldown", "idle_after")
 
@@ -226,3 +242,157 @@ def test_energy_from_the_trace_is_the_true_energy(tmp_path: Path) -> None:
         assert of_phase["clean"] / 1.5 > 1.1 * of_phase["idle_before"] / 1.2
         sums = sum(span["energy_mj"][label] for span in truth["spans"])
         assert sum(of_phase.values()) == pytest.approx(sums)
+
+
+# --- the modelled chip -------------------------------------------------------
+
+
+@given(
+    steps=st.lists(
+        st.tuples(st.integers(1, 4_000_000), st.sampled_from([1.0, -1.0, 0.5])), max_size=20
+    ),
+    tau_ns=st.sampled_from([0, 50_000, 3_000_000]),
+)
+def test_the_load_signal_is_the_model_of_a_sensor(
+    steps: list[tuple[int, float]], tau_ns: int
+) -> None:
+    signal = LoadSignal(tau_ns)
+    at, times, levels = 10**13, [], [0.0]
+    for gap, step in steps:
+        at += gap
+        signal.step(at, step)
+        times.append(at)
+        levels.append(levels[-1] + step)
+    wave = Waveform(np.array(times, np.int64), np.array(levels))
+    for start in (10**13 - 5, 10**13 + 3_000_000, at - 1000):
+        window = np.array([start]), np.array([start + 1_100_000])
+        expected = Filtered(wave, tau_ns).mean(*window)[0]
+        assert signal.mean(start, start + 1_100_000) == pytest.approx(expected, abs=1e-6)
+        plain = Filtered(wave, 0).mean(*window)[0]
+        assert signal.mean(start, start + 1_100_000, filtered=False) == pytest.approx(
+            plain, abs=1e-6
+        )
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        ChipParameters(delay_ns=1_100_000, tau_ns=300_000),
+        ChipParameters(delay_ns=2_000_000, tau_ns=600_000, samples=4),
+        ChipParameters(refresh_ns=20_000_000, window_ns=5_000_000, delay_ns=4_000_000),
+    ],
+)
+def test_the_modelled_chip_has_the_figures_that_it_was_given(
+    tmp_path: Path, parameters: ChipParameters
+) -> None:
+    """Play the chip without a process or a clock, read it as a sampler would, and calibrate."""
+    start = 10**13
+    refresh = parameters.refresh_ns
+    plan = [start + 10**9 + at for at in plan_edges(12 * 10**9, refresh, 1)]
+    edges = [Edge(at, at, -1.0 if k % 2 else 1.0) for k, at in enumerate(plan)]
+    write_edges(tmp_path / EDGES_FILE, edges)
+    chip = Chip(Board(3, start), parameters, tmp_path / EDGES_FILE)
+    chip.look()
+    shown, values = [], []
+    late = random.Random(0)
+    due = start + 777_000
+    while due < plan[-1]:
+        # Every now and then this process sleeps through some conversions.
+        slept = late.choice([0] * 50 + [1, 2]) * refresh + late.randrange(20_000)
+        values.append(chip.convert(0, due, due + slept, 0)[1])
+        shown.append(due + slept)
+        due += (slept // refresh + 1) * refresh
+    chip.close()
+    rng = np.random.default_rng(0)
+    polls = start + 10**7 + np.cumsum(rng.uniform(0.12, 0.25, 20 * len(shown)) * refresh)
+    polls = polls[polls < shown[-1]].astype(np.int64)
+    seen = np.array(values)[np.searchsorted(np.array(shown), polls, side="right") - 1]
+    found = fit_rail(polls, polls + 2000, seen, load_of(edges))
+    for name, truth in parameters.to_json().items():
+        if truth:
+            assert found[name].value == pytest.approx(truth, rel=0.05), name
+    assert found["low"].value == pytest.approx(RAILS[0].idle_mw / 4.98, rel=0.01)
+    drawn = chip.drawn_mw(0, plan[0] - 10**8, plan[0])
+    assert drawn == pytest.approx(RAILS[0].idle_mw)
+    assert chip.drawn_mw(0, plan[0], plan[0]) == RAILS[0].idle_mw
+
+
+def test_a_chip_is_described_by_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "chip.json"
+    assert read_chip(path) is None
+    path.write_text('{"samples": 4, "tau_ns": 100000}')
+    assert read_chip(path) == ChipParameters(samples=4, tau_ns=100_000)
+    for text, says in (
+        ("[]", "describes no chip"),
+        ('{"colour": 1}', "describes no chip"),
+        ('{"samples": 0}', "no such chip"),
+        ('{"refresh_ns": 10}', "no such chip"),
+        ('{"tau_ns": -1}', "whole numbers"),
+        ('{"tau_ns": 1.5}', "whole numbers"),
+        ('{"tau_ns": true}', "whole numbers"),
+        ("{", "damaged"),
+    ):
+        path.write_text(text)
+        with pytest.raises(EdgejouleError, match=says):
+            read_chip(path)
+
+
+def test_announced_edges_are_followed_as_they_come(tmp_path: Path) -> None:
+    signal = LoadSignal(0)
+    edges = AnnouncedEdges(tmp_path / EDGES_FILE, signal)
+    edges.look()  # not there yet
+    with (tmp_path / EDGES_FILE).open("w") as file:
+        file.write(Edge(100, 102, 1.0).line() + "\nnonsense\n" + Edge(200, 200, -1.0).line()[:9])
+        file.flush()
+        edges.look()
+        assert edges.count == 1
+        file.write(Edge(200, 200, -1.0).line()[9:] + "\n")
+    edges.look()
+    assert edges.count == 2
+    assert signal.mean(0, 202) == pytest.approx(99 / 202)
+    edges.close()
+    edges.close()
+
+
+@given(st.binary(max_size=60))
+def test_no_line_raises(line: bytes) -> None:
+    found = edge_of(line)
+    assert found is None or isinstance(found, tuple)
+
+
+def test_what_is_no_edge() -> None:
+    assert edge_of(b'{"before_ns": 1, "after_ns": 4, "step": 1}') == (2, 1.0)
+    assert edge_of(b'{"before_ns": 1, "after_ns": 4, "step": Infinity}') is None
+    assert edge_of(b'{"before_ns": Infinity, "after_ns": 4, "step": 1}') is None
+    assert edge_of(b"[1]") is None
+
+
+def test_the_boards_process_plays_a_chip(tmp_path: Path) -> None:
+    write_json(tmp_path / "chip.json", {"refresh_ns": 10_000_000, "samples": 4})
+    board = PhaseBoard(tmp_path / "page.bin", tmp_path / "phases.jsonl")
+    child = start_simulator(tmp_path)
+    hwmon = tmp_path / "sysfs" / "class" / "hwmon" / "hwmon0"
+    assert (hwmon / "update_interval").read_text() == "10\n"
+    assert (hwmon / "samples").read_text() == "4\n"
+    start = board.mark("idle_before")
+    edges = [Edge(start, start, 1.0), Edge(start + 10**12, start + 10**12, -1.0)]
+    write_edges(tmp_path / EDGES_FILE, edges)
+    deadline = time.monotonic() + 60
+    high_ma = (RAILS[0].idle_mw + RAILS[0].inference_mw) / 5
+    while int((hwmon / "curr1_input").read_text()) < 0.95 * high_ma:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert child.stop() == 0
+    board.close()
+    truth = json.loads((tmp_path / "truth.json").read_text())
+    assert truth["chip"] == ChipParameters(refresh_ns=10_000_000, samples=4).to_json()
+    (span,) = truth["spans"]
+    seconds = (span["end_ns"] - span["start_ns"]) * 1e-9
+    mean_mw = span["energy_mj"]["VDD_IN"] / seconds
+    assert mean_mw == pytest.approx(RAILS[0].idle_mw + RAILS[0].inference_mw, rel=0.05)
+
+
+def test_a_chip_that_cannot_be_is_reported(tmp_path: Path) -> None:
+    write_json(tmp_path / "chip.json", {"samples": 0})
+    with pytest.raises(EdgejouleError, match="no such chip can be simulated"):
+        start_simulator(tmp_path)
