@@ -17,6 +17,7 @@ from edgejoule.energy.proportional import EnergyRow
 from edgejoule.errors import MeasurementError
 from edgejoule.experiment import Measured, Task
 from edgejoule.files import disk_errors, write_json
+from edgejoule.idle import drift_of, idle_notes, read_meanwhile
 from edgejoule.phases import PhaseSpan, read_phases
 from edgejoule.records import read_header
 from edgejoule.summary import (
@@ -62,7 +63,12 @@ def close_run(
         summary = _summary(config, passes, sums, measured)
         if sensor is not NO_SENSOR:
             power = read_power(directory / "power.parquet")
-            _write_energy(directory, summary, power, passes, sums, spans, config)
+            meanwhile = read_meanwhile(
+                directory / "resources.parquet", machine, measured.shared_gpu
+            )
+            idle = baselines(power, spans, meanwhile)
+            _write_energy(directory, summary, power, passes, sums, spans, config, idle)
+            summary["notes"] += adopt_calibration(task.dataset, directory, sensor)
         else:
             summary["energy"] = {"why": _why_no_energy(task)}
     run = {
@@ -163,10 +169,13 @@ def _write_energy(
     sums: LayerSums,
     spans: Sequence[PhaseSpan],
     config: RunConfig,
+    idle: list[dict[str, Any]],
 ) -> None:
     """Write `idle.json` and `energy.parquet`, and put energy into the summary."""
-    idle = baselines(power, spans)
     write_json(directory / "idle.json", idle)
+    drift = drift_of(idle)
+    summary["idle_drift"] = drift
+    summary["notes"] += idle_notes(idle, drift)
     _write_rows(directory / "energy.parquet", attribution(power, passes["profiled"], sums, idle))
     summary["phase_energies"] = phase_energies(power, spans)
     rails = list(power.rails)
@@ -211,6 +220,31 @@ def _too_short(passes: dict[str, Inferences], refresh_ns: int | None) -> list[st
                 "ask for more inferences"
             )
     return notes
+
+
+def adopt_calibration(dataset: Path, directory: Path, sensor: dict[str, Any]) -> list[str]:
+    """Copy the dataset's calibration into a run whose sensor it is of; return a note if it is not.
+
+    Raises:
+        MeasurementError: The file is damaged.
+    """
+    import shutil
+
+    from edgejoule.energy.calibration_file import FILE_NAME, read_calibration
+
+    source = dataset / FILE_NAME
+    if not source.is_file():
+        return []
+    found = read_calibration(source)
+    rails = {channel["rail"] for channel in sensor["channels"]}
+    foreign = [rail.rail for rail in found.rails if rail.rail not in rails]
+    if (found.sensor, found.simulated) != (sensor["name"], sensor["simulated"]) or foreign:
+        return [
+            f"the dataset's {FILE_NAME} is of sensor {found.sensor}, not of this one: left out; "
+            "calibrate this one with measure_power.py calibrate"
+        ]
+    shutil.copyfile(source, directory / FILE_NAME)
+    return []
 
 
 def _write_rows(path: Path, rows: list[EnergyRow]) -> None:

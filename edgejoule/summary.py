@@ -24,6 +24,7 @@ from edgejoule.phases import BASELINE_PHASES
 from edgejoule.power.totals import total_rails_of
 
 if TYPE_CHECKING:
+    from edgejoule.idle import Meanwhile
     from edgejoule.phases import PhaseSpan
 
 TOTAL = "total"
@@ -176,8 +177,16 @@ def read_power(path: Path) -> Power:
     return Power({**rails, TOTAL: total_power([rails[name] for name in total_of])}, total_of)
 
 
-def baselines(power: Power, spans: Sequence[PhaseSpan]) -> list[dict[str, Any]]:
-    """Return the baselines of a run, one per idle phase, as they go into `idle.json`."""
+def baselines(
+    power: Power, spans: Sequence[PhaseSpan], meanwhile: Meanwhile | None = None
+) -> list[dict[str, Any]]:
+    """Return the baselines of a run, one per idle phase, as they go into `idle.json`.
+
+    Args:
+        power: The run's power.
+        spans: Its phases.
+        meanwhile: What the machine did, None if nobody looked.
+    """
     found = []
     for span in spans:
         if span.phase not in BASELINE_PHASES or span.end_ns is None:
@@ -185,7 +194,8 @@ def baselines(power: Power, spans: Sequence[PhaseSpan]) -> list[dict[str, Any]]:
         settle_ns = min(_SETTLE_MAX_NS, int((span.end_ns - span.start_ns) * _SETTLE_SHARE))
         start_ns = span.start_ns + settle_ns
         kind, when = BASELINE_PHASES[span.phase]
-        found.append(baseline_entry(kind, when, power.rails, start_ns, span.end_ns))
+        conditions = None if meanwhile is None else meanwhile.during(start_ns, span.end_ns)
+        found.append(baseline_entry(kind, when, power.rails, start_ns, span.end_ns, conditions))
     return found
 
 

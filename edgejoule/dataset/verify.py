@@ -23,6 +23,7 @@ from edgejoule.dataset.schema import JSON_FILES, row_count, schema_problems
 from edgejoule.errors import MeasurementError, UsageError
 from edgejoule.files import canonical_json, config_sha256, files_below, read_json, sha256_of
 
+CALIBRATION = "calibration.json"
 _ALWAYS = ("engine.json", "inferences.parquet", "layers.parquet")
 _WITH_SENSOR = ("power.parquet", "idle.json", "energy.parquet")
 
@@ -84,7 +85,23 @@ def verify_run(path: Path) -> RunReport:
             if problems:
                 sound.discard(name)
     findings += check_tables(path, run, sound)
+    if CALIBRATION in sound:
+        findings += _check_calibration(path / CALIBRATION, run)
     return RunReport(path, run["status"], tuple(findings))
+
+
+def _check_calibration(path: Path, run: dict[str, Any]) -> list[Finding]:
+    """Check that a calibration can be read and is of this run's sensor."""
+    from edgejoule.energy.calibration_file import read_calibration
+
+    try:
+        found = read_calibration(path)
+    except MeasurementError as error:
+        return [Finding(path.name, _without_path(error, path))]
+    sensor = run["sensor"]["name"]
+    if found.sensor != sensor or found.simulated != run["simulated"]:
+        return [Finding(path.name, f"is of sensor {found.sensor}, the run's is {sensor}")]
+    return []
 
 
 def check_hashes(path: Path, run: dict[str, Any]) -> list[Finding]:
