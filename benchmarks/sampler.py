@@ -183,7 +183,7 @@ def _lateness(
     rows = samples.reshape(-1, len(ready["channels"]))  # no attribution here: sweep by sweep
     begins, ends = rows["t0_ns"][:, 0], rows["t1_ns"][:, -1]
     period_ns = report["period_ns"]
-    late_ns = lateness_of(begins, ends, period_ns, report["max_lateness_ns"])
+    late_ns = lateness_of(begins, ends, period_ns, report["lateness_us_log2"])
     ours = {
         **_spread(late_ns, period_ns),
         "late": report["late_deadlines"],
@@ -214,21 +214,31 @@ def _stay_off(pid: int, cpu: int | None) -> None:
 
 
 def lateness_of(
-    begins_ns: np.ndarray, ends_ns: np.ndarray, period_ns: int, max_lateness_ns: int
+    begins_ns: np.ndarray, ends_ns: np.ndarray, period_ns: int, counted: Sequence[int]
 ) -> np.ndarray:
     """Return how late each sweep began, from when it began and ended, as `Rhythm.run` has it.
 
-    The grid's place is known from the latest sweep, whose lateness the sampler has counted.
+    The grid's place is not in the trace. It is where the latenesses fall into the bins in which
+    the sampler counted them (`lateness_us_log2`), as nearly as can be.
     """
     first_late_ns = 0
-    late_ns = np.zeros(len(begins_ns), np.int64)
     for _ in range(2):  # the second time with the grid in its place
+        late_ns = np.zeros(len(begins_ns), np.int64)
         deadline_ns = int(begins_ns[0]) - first_late_ns
         for n, (begin_ns, end_ns) in enumerate(zip(begins_ns, ends_ns, strict=True)):
             late_ns[n] = begin_ns - deadline_ns
             deadline_ns += max(1, -(-(int(end_ns) - deadline_ns) // period_ns)) * period_ns
-        first_late_ns += max_lateness_ns - int(late_ns.max())
-    return late_ns
+        shifts_ns = range(-int(late_ns.min()), -int(late_ns.min()) + 300_000, 1000)
+        shift_ns = min(shifts_ns, key=lambda shift: _misplaced(late_ns + shift, counted))
+        first_late_ns += shift_ns
+    return late_ns + shift_ns
+
+
+def _misplaced(late_ns: np.ndarray, counted: Sequence[int]) -> int:
+    """Return by how many bins sweeps lie beside where they were counted, all together."""
+    bins = np.ceil(np.log2(np.maximum(late_ns // 1000, 0) + 1)).astype(np.int64)
+    own = np.bincount(bins, minlength=len(counted))
+    return int(np.abs(np.cumsum(own - np.array(counted))).sum())
 
 
 def _spread(late_ns: np.ndarray, period_ns: int) -> Figures:
