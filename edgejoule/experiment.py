@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 _COOL_DOWN_SHARE = 4.0
 _COOL_DOWN_LONGEST_S = 120.0
+_SAMPLED_LATER_NS = 20_000_000
 _BUILD_FILES = ("engine.json",)
 
 
@@ -210,7 +211,7 @@ def measure(task: Task, directory: Path, progress: Progress, stop: StopFlag) -> 
         if gpu is not None:
             gpu.after = gpu.look()
         if sampler is not None:
-            supervisor.end(sampler)
+            supervisor.finish(sampler, _SAMPLED_LATER_NS)
             for simulator in list(supervisor.children):
                 supervisor.end(simulator)
     report = next((m for m in sampler.received if m["kind"] == "done"), None) if sampler else None

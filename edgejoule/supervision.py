@@ -132,6 +132,19 @@ class Supervisor:
                 if other is not child:
                     self._must_live(other)
 
+    def finish(self, sampler: Child, later_ns: int) -> None:
+        """Let a sampler go on until it has read everything once more, and wait for its end.
+
+        Args:
+            sampler: A child that takes the command `stop` with `after_ns`.
+            later_ns: How much later than now its last readings must be.
+
+        Raises:
+            EdgejouleError: As it reported it, or it died.
+        """
+        sampler.send(kind="stop", after_ns=time.monotonic_ns() + later_ns)
+        self.run_to_end(sampler)
+
     def end(self, child: Child, grace_s: float = 5.0) -> None:
         """Ask one child to end and check that it ended well."""
         status = child.stop(grace_s)

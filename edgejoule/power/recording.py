@@ -18,7 +18,7 @@ from edgejoule.power.sensor import Where
 from edgejoule.power.sensors import SIMULATED
 from edgejoule.supervision import StopFlag, Supervisor
 
-_PERIODS_AROUND = 5
+_SWEEPS_AFTER = 2  # behind the end, so that the readings of the last moment are in
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,10 @@ def record(
                 sensor, directory, where, period_ns=period_ns, attribution=attribution
             )
             supervisor.add(sampler)
-            margin_s = _PERIODS_AROUND * ready["period_ns"] * 1e-9
-            supervisor.wait(margin_s)
             start_ns = board.mark("idle_before")
             end_ns = during(supervisor) or time.monotonic_ns()
-            supervisor.wait(margin_s)
+            supervisor.finish(sampler, _SWEEPS_AFTER * ready["period_ns"])
             board.mark("end")
-            supervisor.end(sampler)
             for child in list(supervisor.children):
                 supervisor.end(child)
         finally:

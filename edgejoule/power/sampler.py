@@ -98,8 +98,11 @@ def run_sweeps(
 ) -> None:
     """Sweep each rhythm at its deadlines until the parent says stop.
 
+    The command `stop` may say `after_ns`: then it goes on until every rhythm has swept later than
+    that, so that a recording's end lies within its trace however busy the machine is.
+
     Args:
-        rhythms: The monitor rhythms, at least one.
+        rhythms: The monitor rhythms, at least one, started.
         writer: Where rows go; flushed here.
         parent: Says when to stop.
         switch: The attribution rhythm and when it is on.
@@ -109,14 +112,12 @@ def run_sweeps(
         OSError: The file cannot take more.
     """
     clock = time.monotonic_ns
-    now_ns = clock()
-    for rhythm in rhythms:
-        rhythm.start(now_ns)
     active = list(rhythms)
     while True:
         due_ns = min([rhythm.deadline_ns for rhythm in active])
-        stop = parent.poll((due_ns - clock()) * 1e-9)
-        if stop or any(command.get("kind") == "stop" for command in parent.commands):
+        if parent.poll((due_ns - clock()) * 1e-9):
+            return
+        if parent.commands and _ended(parent, rhythms):
             return
         now_ns = clock()
         swept = False
@@ -133,6 +134,12 @@ def run_sweeps(
             switch.look(now_ns)
             if switch.on != was_on:
                 active = [*rhythms, switch.rhythm] if switch.on else list(rhythms)
+
+
+def _ended(parent: Parent, rhythms: list[Rhythm]) -> bool:
+    """Whether the parent said stop, and what it wanted to see first has been seen."""
+    wishes = [c.get("after_ns", 0) for c in parent.commands if c.get("kind") == "stop"]
+    return bool(wishes) and all(rhythm.previous_ns >= min(wishes) for rhythm in rhythms)
 
 
 def _check_alive(rhythms: list[Rhythm], now_ns: int) -> None:
@@ -205,15 +212,19 @@ def main(config: dict[str, Any], parent: Parent) -> None:
         rhythms = monitor_rhythms(sensor, writer, changes, config.get("period_ns"), took_ns)
         switch, why_no_attribution = _attribution(config, sensor, writer, changes, facts["total"])
         started_ns, cpu_ns = time.monotonic_ns(), time.process_time_ns()
-        parent.say(
-            "ready",
-            **facts,
-            period_ns=min(rhythm.period_ns for rhythm in rhythms),
-            cpu=place.cpu,
-            attribution=why_no_attribution or ("on" if switch else "not asked for"),
-        )
         try:
             try:
+                for rhythm in rhythms:
+                    rhythm.start(time.monotonic_ns())
+                    rhythm.run(rhythm.deadline_ns)
+                # Whatever happens from here on lies behind a first sample.
+                parent.say(
+                    "ready",
+                    **facts,
+                    period_ns=min(rhythm.period_ns for rhythm in rhythms),
+                    cpu=place.cpu,
+                    attribution=why_no_attribution or ("on" if switch else "not asked for"),
+                )
                 run_sweeps(rhythms, writer, parent, switch)
             finally:
                 # On a full disk this raises again, and what is on the disk already stays.
