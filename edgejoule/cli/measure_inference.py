@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgejoule.cli.power_options import SENSOR_HELP
+from edgejoule.cli.power_options import SENSOR_HELP, put_back_left_over
 from edgejoule.errors import UsageError, run_command
 
 if TYPE_CHECKING:
@@ -220,6 +220,12 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"{SENSOR_HELP}; auto takes what sees the measured device",
     )
     power.add_argument(
+        "--power-mode",
+        metavar="NAME",
+        help="Jetson: set this mode of nvpmodel by name (MAXN, 15W, ...) for the time of the "
+        "measurement and put the old one back; needs root, outside a container (default: as it is)",
+    )
+    power.add_argument(
         "--wait-idle",
         type=_duration,
         metavar="T",
@@ -284,11 +290,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def command() -> int:
         from edgejoule.invocation import measure_all
+        from edgejoule.power.power_mode_setting import changed_power_mode
         from edgejoule.processes import hide_environment
 
         if sys.platform == "win32":
             raise UsageError("measuring needs Linux or macOS", "on Windows read and report runs")
         hide_environment()
-        return measure_all(args, arguments)
+        put_back_left_over(args.sysfs_root)
+        if args.power_mode is None:
+            return measure_all(args, arguments)
+        with changed_power_mode(args.power_mode) as changed:
+            print(
+                f"power mode {changed.mode.name}, before it was {changed.before.name}",
+                file=sys.stderr,
+            )
+            return measure_all(args, arguments)
 
     return run_command(command, debug=args.debug)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 from typing import TYPE_CHECKING
 
 from edgejoule.errors import UsageError
@@ -29,6 +30,15 @@ def add_sensor_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup
     parser.add_argument(
         "--sysfs-root", default="/sys", metavar="DIR", help="where sysfs lies (default: /sys)"
     )
+
+
+def put_back_left_over(sysfs_root: str) -> None:
+    """Put back settings that a killed command left changed, and say so; most often none are."""
+    from edgejoule.power.chip_settings import restore_left_over
+    from edgejoule.power.power_mode_setting import restore_left_over_mode
+
+    for line in (*restore_left_over(sysfs_root), *restore_left_over_mode()):
+        print(line, file=sys.stderr)
 
 
 def where_of(arguments: argparse.Namespace) -> Where:

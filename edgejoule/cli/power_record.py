@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgejoule.cli.power_convert import add_output, check_output, write_table
-from edgejoule.cli.power_options import add_sensor_options, where_of
+from edgejoule.cli.power_options import add_sensor_options, put_back_left_over, where_of
 from edgejoule.errors import EXIT_INTERRUPTED, MeasurementError, UsageError
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     from edgejoule.power.sensors import choose_sensor
 
     _check(arguments)
+    put_back_left_over(arguments.sysfs_root)
     where = where_of(arguments)
     choice = choose_sensor(arguments.sensor, where)
     if not choice.usable:
@@ -122,8 +123,12 @@ def _change_settings(arguments: argparse.Namespace, stack: Any) -> None:
     changes = stack.enter_context(
         changed_chip_settings(arguments.sysfs_root, arguments.update_interval_ms, arguments.samples)
     )
-    for change in changes:
-        print(change)
+    for chip in changes:
+        print(
+            f"{chip.address}: update_interval {chip.before_update_interval_ms} -> "
+            f"{chip.update_interval_ms} ms, samples {chip.before_samples} -> {chip.samples}"
+            f"{chip.note and '; ' + chip.note}; put back at the end"
+        )
 
 
 def _record(
