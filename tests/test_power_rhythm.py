@@ -439,6 +439,24 @@ def test_a_command_ends_it_and_others_do_not(clock: Clock, tmp_path: Path) -> No
     assert 400 * MS <= clock() - start_ns < 410 * MS
 
 
+def test_a_stop_can_wish_for_a_sweep_behind_a_time(clock: Clock, tmp_path: Path) -> None:
+    start_ns = clock()
+    behind_ns = start_ns + 500 * MS
+    commands = {100 * MS: {"kind": "stop", "after_ns": behind_ns}}
+    _, rows, _ = loop(clock, tmp_path, 60, at=commands)
+    for channel, period_ns in ((0, 6_600_000), (2, 2_200_000)):
+        begins = rows["t0_ns"][rows["channel"] == channel]
+        assert behind_ns <= begins.max() < behind_ns + 6_600_000 + period_ns
+    # Whoever wishes for less is heard as well.
+    folder = tmp_path / "again"
+    folder.mkdir()
+    start_ns = clock()
+    commands[200 * MS] = {"kind": "stop"}
+    commands[100 * MS]["after_ns"] = start_ns + 50_000 * MS
+    loop(clock, folder, 60, at=commands)
+    assert clock() - start_ns < 210 * MS
+
+
 def test_rows_reach_the_disk_while_it_runs(clock: Clock, tmp_path: Path) -> None:
     sizes: list[int] = []
 
