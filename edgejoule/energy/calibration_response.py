@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from edgejoule.energy.sensor_model import Floats
 
 _OUTLIER = 6.0  # times the spread
+_OF_INNER = 1.27  # a normal spread over that of its inner nine tenths
 _INLIERS = 0.98
 _ALIKE = 0.05  # correlation of neighbours from which it is taken into account
 _BASE_KNOTS = 7
@@ -146,8 +147,11 @@ class Answer:
         self._prepare()
         residual = self.residual(response)
         far = np.abs(residual)
-        # Never more than a few: where the model does not quite fit, edges are not outliers.
-        allowed = max(_OUTLIER * 1.4826 * float(np.median(far)), float(np.quantile(far, _INLIERS)))
+        # From the inner nine tenths: the median alone says nothing where most values are equal.
+        # And never more than a few: where the model does not quite fit, edges are not outliers.
+        inner = far[far <= np.quantile(far, 0.9)]
+        spread = _OF_INNER * math.sqrt(float(np.mean(inner**2)))
+        allowed = max(_OUTLIER * spread, float(np.quantile(far, _INLIERS)))
         inside = far <= allowed
         kept = residual * inside
         total = float(kept @ kept)
