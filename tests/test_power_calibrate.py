@@ -15,7 +15,9 @@ from edgejoule.energy.calibration_file import read_calibration
 from edgejoule.energy.calibration_load import load_of
 from edgejoule.energy.sensor_model import Filtered
 from edgejoule.power.exciter import read_edges
+from edgejoule.power.sensor import Where
 from edgejoule.power.simulated_board import RAILS
+from tests.support_power import orin_nx
 
 BUSY_S = 4.0
 
@@ -158,3 +160,15 @@ def test_the_supply_that_is_measured_is_loaded(monkeypatch: pytest.MonkeyPatch) 
         assert calibration_run._load("cpu", "nvml") == "cpu"
     assert calibration_run._cuda_device(None) == "cuda:0"
     assert calibration_run._cores() >= 1
+
+
+def test_a_sensor_is_looked_at_before_it_is_loaded(tmp_path: Path) -> None:
+    orin_nx(tmp_path)
+    channels, refresh_ns, _ = calibration_run._look("ina3221", Where(str(tmp_path)))
+    assert calibration_run._plans("ina3221", channels, None) == [
+        ["VDD_IN"],
+        ["VDD_CPU_GPU_CV"],
+        ["VDD_SOC"],
+    ]
+    assert refresh_ns is not None
+    assert 6_000_000 < refresh_ns <= 7_000_000

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from edgejoule.errors import EdgejouleError, MeasurementError, UsageError
 from edgejoule.phases import PhaseBoard
-from edgejoule.power import exciter_gpu, exciter_worker
+from edgejoule.power import exciter, exciter_gpu, exciter_worker
 from edgejoule.power.exciter import Edge, play, read_edges, wait_until, write_edges
 from edgejoule.power.exciter_gpu import GpuLoad
 from edgejoule.power.exciter_schedule import FRAME_REFRESHES, SHORTEST_PULSE_NS, plan_edges
@@ -290,6 +290,19 @@ def test_a_pulse_ends_when_the_last_sum_has() -> None:
     torch.launched = 0
     load.busy(time.monotonic_ns() + 10**12, stopped)
     assert torch.launched == 1
+
+
+def test_pulses_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[dict[str, Any]] = []
+    parent = Quiet()
+    parent.say = lambda kind, **fields: said.append({"kind": kind, **fields})  # type: ignore[attr-defined]
+    monkeypatch.setattr(exciter_gpu, "_import_torch", FakeTorch)
+    exciter.main(config(tmp_path, "gpu", device="cuda:0"), parent)  # type: ignore[arg-type]
+    ready, done = said
+    assert "Fake GPU" in ready["detail"]
+    edges = read_edges(tmp_path / "edges.jsonl")
+    assert done["pulses"] == len(edges) // 2 > 50
+    assert [edge.step for edge in edges] == [1.0, -1.0] * (len(edges) // 2)
 
 
 def test_why_there_is_no_gpu_load(monkeypatch: pytest.MonkeyPatch) -> None:
