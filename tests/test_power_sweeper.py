@@ -218,6 +218,22 @@ def test_since_when_nothing_gives_a_value(clock: Clock, tmp_path: Path) -> None:
     assert bench.tally.last_error.endswith("(ENODEV)")
 
 
+def test_what_failed_for_a_while_is_well_again(
+    files: FileSensor, preads: Preads, tmp_path: Path
+) -> None:
+    bench = Bench(files, tmp_path)
+    bench.sweep()
+    preads.failing = dict.fromkeys(files.fds, errno.ETIMEDOUT)
+    bench.sweep(2)
+    assert bench.tally.failing_since_ns is not None
+    preads.failing.clear()
+    files.reads.clear()
+    bench.sweep()
+    assert bench.tally.failing_since_ns is None
+    assert files.reads == []
+    assert [row[4] for row in bench.rows()[::4]] == [0, errno.ETIMEDOUT, errno.ETIMEDOUT, 0]
+
+
 def test_a_failure_without_a_number_is_eio(clock: Clock, tmp_path: Path) -> None:
     sensor = FakeSensor(CHANNELS, clock=clock)
     sensor.values[0] = OSError("the library says no")
