@@ -310,9 +310,10 @@ def test_all_sources_that_give_a_value_are_channels(fake: FakeNvidia) -> None:
         assert {(c.chip, c.sensor) for c in sensor.channels()} == {(H200, "nvml")}
         assert [c.averaging is None for c in sensor.channels()] == [True, False, True]
         assert [sensor.read(index) for index in range(3)] == [123000, 122000, 987654321012]
-        (group,) = sensor.groups()
-        assert (group.name, group.channels) == (H200, (0, 1, 2))
-        assert (group.refresh_ns, group.period_ns) == (None, None)
+        power, counter = sensor.groups()
+        assert (power.name, power.channels) == (H200, (0, 1))
+        assert (counter.name, counter.channels) == (f"{H200} counter", (2,))
+        assert (power.refresh_ns, power.period_ns) == (None, 20_000_000)
         assert (sensor.name, sensor.simulated) == ("nvml", False)
 
 
@@ -345,8 +346,9 @@ def test_the_refresh_is_the_shortest_period_that_was_found(
     monkeypatch.setattr(module, "watch_periods", watch)
     with contextlib.closing(sensor_of(fake, watch_s=0.5)) as sensor:
         assert asked == []  # to be opened and read once costs no watching
-        (group,) = sensor.groups()
-        assert (group.refresh_ns, group.period_ns) == (100_000_000, 20_000_000)
+        power, counter = sensor.groups()
+        assert (power.refresh_ns, power.period_ns) == (101_000_000, 20_200_000)
+        assert (counter.refresh_ns, counter.period_ns) == (100_000_000, 50_000_000)
         assert sensor.configuration()["periods_ns"]["gpu_average"] == 101_000_000
         assert asked == [0.5]
 
