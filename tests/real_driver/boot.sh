@@ -52,7 +52,10 @@ shift 2
 [[ "${board}" =~ ^(orin-nano|agx-orin|single-shot)$ ]] || die "no board ${board}; boards: orin-nano, agx-orin, single-shot"
 [[ "${driver}" =~ ^(6\.1|5\.10)$ ]] || die "no driver ${driver}; drivers: 6.1, 5.10"
 [[ -f "${root}/${program}" ]] || die "no file ${program} in the checkout"
-[[ -z "${out}" ]] || mkdir -p -- "${out}"
+if [[ -n "${out}" ]]; then
+  mkdir -p -- "${out}"
+  out="$(cd -- "${out}" && pwd -P)"
+fi
 
 rig="$("${here}/prepare.sh")"
 run="$(mktemp -d)"
@@ -74,12 +77,13 @@ mkdir -p -- "${run}/tree/checkout"
 cat -- "${rig}/root.cpio" "${run}/checkout.cpio" >"${run}/initrd"
 
 status=0
+cd -- "${run}" # QEMU takes a comma in a path for the end of it
 timeout --kill-after=5 "${limit}" qemu-system-aarch64 \
   -M virt,gic-version=3 -cpu cortex-a57 -smp 1 -m 512 -accel tcg -icount shift=1,sleep=off \
   -nodefaults -display none -monitor none -no-reboot -dtb "${rig}/machine.dtb" \
   -kernel "${rig}/vmlinuz" -initrd "${run}/initrd" \
   -append "console=ttyAMA0 quiet panic=-1 edgejoule.board=${board} edgejoule.driver=${driver/./_}" \
-  -serial "file:${run}/console" -chardev "file,id=result,path=${run}/result.tar" \
+  -serial file:console -chardev file,id=result,path=result.tar \
   -device virtio-serial-device -device virtserialport,chardev=result \
   </dev/null >"${run}/qemu" 2>&1 || status=$?
 if ! tar -C "${run}" -xf "${run}/result.tar" 2>/dev/null || [[ ! -s "${run}/status" ]]; then

@@ -173,21 +173,24 @@ def test_a_read_that_times_out_is_a_row_with_etimedout(booted: Booted) -> None:
     assert report["errors"] == {"ETIMEDOUT": np.count_nonzero(samples["errno"])}
 
 
-@on("blocking", "single-shot")
+@on()
 def test_a_driver_that_waits_in_every_read_is_known_as_one(booted: Booted) -> None:
     _, samples = booted.samples(MONITOR)
     took_ns = samples["t1_ns"] - samples["t0_ns"]
-    cycle_ns = booted.table(MONITOR, "1-0040").period_ns
-    assert np.median(took_ns) > 0.5 * cycle_ns
-    assert [group["blocking"] for group in booted.result("rails")["groups"]] == [True]
-    # A period that no sweep can keep would only be missed.
-    ready = booted.result(MONITOR)["ready"]
-    assert ready["period_ns"] > 6 * np.median(took_ns)
+    waits = np.median(took_ns) > 0.5 * booted.table(MONITOR, "1-0040").period_ns
+    assert waits == booted.machine.blocking
+    # The kernel sleeps a quarter of a cycle to a whole one between two looks, so that the reads of
+    # one opening are long and short by chance: every opening must come to the same answer.
+    for opening in booted.result("rails")["openings"]:
+        assert opening == [booted.machine.blocking] * len(booted.machine.chips)
 
 
-@on("orin-nano", "agx-orin")
-def test_a_driver_that_answers_at_once_is_known_as_one(booted: Booted) -> None:
-    assert not any(group["blocking"] for group in booted.result("rails")["groups"])
+@on("blocking", "single-shot")
+def test_the_period_is_one_that_waiting_reads_can_keep(booted: Booted) -> None:
+    _, samples = booted.samples(MONITOR)
+    took_ns = samples["t1_ns"] - samples["t0_ns"]
+    # Six files; a conversion is used up by each.
+    assert booted.result(MONITOR)["ready"]["period_ns"] > 6 * np.mean(took_ns)
 
 
 @on("orin-nano")
