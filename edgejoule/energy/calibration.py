@@ -163,7 +163,7 @@ def fit_rail(
         why, fit = _respond(clock, start, end, raw, unit_load)
         if fit is not None:
             facts |= {"values": fit.values, "outliers": fit.outliers, "residual": fit.residual}
-            known.update(_response_parameters(fit, clock, unit))
+            known.update(_response_parameters(fit, clock, unit, known["lsb"].value or 0.0))
             groups = _groups(known, fit)
             model = _model(clock, fit, known["lsb"].value)
     parameters = tuple(
@@ -262,7 +262,9 @@ def _clock_facts(clock: ClockFit) -> dict[str, float]:
     }
 
 
-def _response_parameters(fit: ResponseFit, clock: ClockFit, unit: str) -> dict[str, Parameter]:
+def _response_parameters(
+    fit: ResponseFit, clock: ClockFit, unit: str, step: float
+) -> dict[str, Parameter]:
     best = fit.best
     found = {}
     for name in _RESPONSE:
@@ -275,9 +277,23 @@ def _response_parameters(fit: ResponseFit, clock: ClockFit, unit: str) -> dict[s
         found[name] = Parameter(
             name, PARAMETERS[name], None if why else value, interval.low, interval.high, why
         )
+    rounding = _rounding(step, fit.residual)
     for name, (value, half) in (("low", fit.low), ("high", fit.high)):
+        half = math.hypot(half, rounding)  # noqa: PLW2901
         found[name] = Parameter(name, unit, value, value - half, value + half)
     return found
+
+
+def _rounding(step: float, residual: float) -> float:
+    """Return by how much rounding may shift a level: noise does not average out less than a step.
+
+    First harmonic of the mean error of a quantiser with normal noise: step / pi x
+    exp(-2 pi^2 noise^2 / step^2) (Widrow and Kollar, Quantization Noise, 2008).
+    """
+    if step <= 0:
+        return 0.0
+    noise = max(0.0, (residual / step) ** 2 - 1 / 12)
+    return step / math.pi * math.exp(-2 * math.pi**2 * noise)
 
 
 def _widened(value: float, interval: Interval, half: float) -> Interval:
