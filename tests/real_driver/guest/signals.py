@@ -25,7 +25,7 @@ def wandering(address: int, seconds: float) -> Table:
         t_s = cycle * period_ns * 1e-9
         row = []
         for channel in range(3):
-            turn = 2 * math.pi * t_s / (3.1 - 0.7 * channel) + channel + address
+            turn = 2 * math.pi * t_s / (4.6 - 0.9 * channel) + channel + address
             current = (300 - 60 * channel) * (1 + 0.8 * math.sin(turn))
             voltage = 625 + 6 * math.cos(0.7 * turn)
             row += [round(current + noise.gauss(0, 1.0)), round(voltage + noise.gauss(0, 0.4))]
