@@ -184,6 +184,7 @@ def measure_command(campaign: Campaign, network: Network) -> list[str]:
         "--optimization-level": knobs.optimization_level,
         "--min-block-size": knobs.min_block_size,
         "--repeats": knobs.repeats if knobs.repeats > 1 else None,
+        "--wait-idle": knobs.wait_idle,
     }
     for flag, value in optional.items():
         if value is not None:

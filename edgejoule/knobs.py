@@ -51,7 +51,7 @@ class Knobs:
         idle_duration_s: Length of the cold baseline.
         result_dir: The dataset's folder.
         backend: `auto` or a backend.
-        sensor: `auto`, `none` or a sensor.
+        sensor: `auto`, `none`, a sensor or several with commas between.
         weights: `pretrained` or `random`.
         optimization_level: TensorRT's, None for its default.
         min_block_size: Torch-TensorRT's, None for its default.
@@ -63,6 +63,7 @@ class Knobs:
         create_repository: Whether a missing repository may be created.
         yes: Whether to go on without asking.
         token: Whether there is a token; the token itself is kept nowhere.
+        wait_idle: How long to wait for an idle GPU before each network (`10m`), None: not at all.
     """
 
     models: tuple[str, ...] = ()
@@ -87,6 +88,7 @@ class Knobs:
     create_repository: bool = False
     yes: bool = False
     token: bool = False
+    wait_idle: str | None = None
 
     @property
     def run_idle_s(self) -> float:
@@ -151,6 +153,7 @@ def read_knobs(environment: Mapping[str, str], *, demo: bool = False) -> Knobs:
         create_repository=_flag("CREATE_REPO", get("CREATE_REPO")),
         yes=_flag("YES", get("YES")),
         token=token,
+        wait_idle=_duration("WAIT_IDLE", get("WAIT_IDLE")),
     )
 
 
@@ -172,6 +175,18 @@ def _seconds(name: str, text: str) -> float:
     if not 0 < value < math.inf:
         raise UsageError(f"{name}={text} is no time", "give seconds above 0")
     return value
+
+
+def _duration(name: str, text: str | None) -> str | None:
+    from edgejoule.power.gpu_sharing import parse_duration
+
+    if text is None:
+        return None
+    try:
+        parse_duration(text)
+    except UsageError as error:
+        raise UsageError(f"{name}={text!r}: {error.message}", error.mend) from None
+    return text
 
 
 def _flag(name: str, text: str | None) -> bool:

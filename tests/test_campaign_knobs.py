@@ -42,12 +42,13 @@ def test_every_knob_is_read() -> None:
             "SENSOR": "none", "WEIGHTS": "random", "OPTIMIZATION_LEVEL": "0",
             "MIN_BLOCK_SIZE": "3", "REPEATS": "4", "PUSH": "end", "DAGSHUB_USER_TOKEN": "secret",
             "DAGSHUB_OWNER": "me", "DAGSHUB_REPO_NAME": "r", "COMMIT_MESSAGE": "m",
-            "CREATE_REPO": "1", "YES": "yes",
+            "CREATE_REPO": "1", "YES": "yes", "WAIT_IDLE": "10m",
         }
     )  # fmt: skip
     assert knobs == Knobs(
         ("a", "b", "c"), 5, 6, 7.0, 0, "int8", 2, 1.5, Path("d"), "torch", "none", "random", 0, 3,
         4, "end", "me", "r", "m", create_repository=True, yes=True, token=True,
+        wait_idle="10m",
     )  # fmt: skip
     assert knobs.run_idle_s == 1.5
     assert "secret" not in repr(knobs)
@@ -77,6 +78,7 @@ def test_demo_is_small_and_what_is_given_wins() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("WAIT_IDLE", "soon"),
         *((name, value) for name in ("RUNS", "CLEAN_RUNS", "BATCH", "REPEATS", "MIN_BLOCK_SIZE")
           for value in ("0", "-1", "x", "1.5", "1e3")),
         *(("IDLE_DURATION", value) for value in ("0", "-3", "nan", "inf", "long")),

@@ -29,7 +29,7 @@ _UNKNOWN_REFRESH_NS = 20_000_000
 _LEAD_NS = (1_000_000_000, 3_000_000_000)  # idle before the pulses: 20 refreshes, within these
 # What the simulated board's chip is: figures to be found again.
 _SIMULATED = {"delay_ns": 1_100_000, "tau_ns": 200_000}
-_POLL_NS = 2_000_000  # where the refresh is not known, so that there is no attribution rate
+_POLL_NS = 2_000_000  # longest time between polls of a slow sensor; also where none is known
 
 
 @dataclass(frozen=True)
@@ -205,6 +205,10 @@ def _take(
         left = max(0.0, whole_s - passed)
         progress.update(title, min(round(passed), round(whole_s)), round(whole_s), remaining_s=left)
 
+    attribution = None
+    if refresh_ns:
+        rails = tuple(facts["rails"])
+        attribution = Attribution(rails, seed=arguments.seed, longest_ns=_POLL_NS)
     recording = record(
         sensor,
         directory,
@@ -213,7 +217,7 @@ def _take(
         during,
         tick,
         period_ns=None if refresh_ns else _POLL_NS,
-        attribution=Attribution(tuple(facts["rails"]), seed=arguments.seed) if refresh_ns else None,
+        attribution=attribution,
     )
     facts = {
         **facts,

@@ -27,7 +27,8 @@ knobs (environment variables):
   IDLE_DURATION       seconds of the idle baseline before all (default: 120)
   RESULT_DIR          the dataset's folder (default: raw_data)
   BACKEND             auto or a backend's name (default: auto)
-  SENSOR              auto, none, ina3221, simulated (default: auto)
+  SENSOR              auto, none, ina3221, nvml, rapl, simulated, ...; nvml,rapl (default: auto)
+  WAIT_IDLE           wait up to 10m, 1h for an idle GPU before each network (default: do not)
   WEIGHTS             pretrained, random (default: pretrained)
   OPTIMIZATION_LEVEL  TensorRT builder's level
   MIN_BLOCK_SIZE      least operators of a TensorRT block (torch-tensorrt)

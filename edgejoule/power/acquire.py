@@ -37,11 +37,13 @@ class Attribution:
         rails: The rails whose current is polled; None: those of the board's total.
         phases: The phases in which it is on, None for always.
         seed: Seeds the irregularity of the polls.
+        longest_ns: Poll at least this often, None: a quarter of the refresh will do.
     """
 
     rails: tuple[str, ...] | None = None
     phases: tuple[str, ...] | None = None
     seed: int = 0
+    longest_ns: int | None = None
 
     def to_json(self, directory: Path) -> dict[str, Any]:
         """Return what the sampler is told; it looks up the phase in the page of `directory`."""

@@ -129,7 +129,12 @@ def attribution_channels(channels: Sequence[Channel], rails: Sequence[str]) -> t
 
 
 def attribution_rhythm(
-    sensor: Sensor, writer: RecordWriter, changes: Changes, rails: Sequence[str], seed: int
+    sensor: Sensor,
+    writer: RecordWriter,
+    changes: Changes,
+    rails: Sequence[str],
+    seed: int,
+    longest_ns: int | None = None,
 ) -> tuple[Rhythm | None, str]:
     """Return the rhythm that polls the attributed rails, or None and why it cannot be had.
 
@@ -139,6 +144,7 @@ def attribution_rhythm(
         changes: Where changed values are noted.
         rails: The attributed rails; their currents are polled together.
         seed: Seeds the irregularity.
+        longest_ns: The longest time between two polls, where a quarter of the refresh is too long.
     """
     polled = attribution_channels(sensor.channels(), rails)
     if not polled:
@@ -150,12 +156,13 @@ def attribution_rhythm(
     if len(refreshes) < len(groups):
         return None, "the sensor's refresh is not known"
     refresh_ns = min(refreshes)
+    period_ns = min(int(refresh_ns * _LONGEST_SHARE), longest_ns or refresh_ns)
     tally = Tally()
     rhythm = Rhythm(
         ATTRIBUTION,
         Sweeper(sensor, polled, writer, tally, changes),
         tally,
-        int(refresh_ns * _LONGEST_SHARE),
+        period_ns,
         refresh_ns,
         jitter=random.Random(seed),  # noqa: S311 (no secret)
     )

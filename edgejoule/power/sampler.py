@@ -15,8 +15,8 @@ nothing that is worth a second system call.
 
 Config: `sensor`, `where` (`sysfs_root`, `gpu_uuid`), `output` (power.bin), `report` (sampler.json),
 `period_ns` (null: each group's own), `wall_anchor`, `attribution` (null, or `rails` (null: those
-of the total), `phases` (null: always), `page` (page.bin, to know the phase), `seed`). Says `ready`,
-at the end `done`. Standard library only.
+of the total), `phases` (null: always), `page` (page.bin, to know the phase), `seed`, `longest_ns`
+(null: a quarter of the refresh)). Says `ready`, at the end `done`. Standard library only.
 """
 
 from __future__ import annotations
@@ -274,7 +274,9 @@ def _attribution(
     rails = asked.get("rails") or (total["rails"] if total else [])
     if not rails:
         return None, "no rail was named, and the board's total is not known"
-    rhythm, why = attribution_rhythm(sensor, writer, changes, rails, asked.get("seed") or 0)
+    rhythm, why = attribution_rhythm(
+        sensor, writer, changes, rails, asked.get("seed") or 0, asked.get("longest_ns")
+    )
     if rhythm is None:
         return None, why
     return Switch(rhythm, asked.get("phases"), asked.get("page")), ""
