@@ -197,7 +197,7 @@ def _refine(
     coefficients, covariance = _fit_with_errors(number[kept], middle[kept], 2)
     if abs(coefficients[2]) < _SIGNIFICANT * covariance[2, 2] ** 0.5:
         steady, steady_covariance = _fit_with_errors(number[kept], middle[kept], 1)
-        bend_error = covariance[2, 2] ** 0.5
+        bend_error = float(covariance[2, 2] ** 0.5)
         bend = float(coefficients[2])
         coefficients = np.append(steady, 0.0)
         covariance[:2, :2] = steady_covariance
