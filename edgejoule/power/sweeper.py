@@ -72,18 +72,22 @@ class Changes:
 
     Args:
         channels: Number of channels of the sensor.
+
+    Attributes:
+        counts: Changes by channel.
+        values: Each channel's latest value, None before the first.
     """
 
     def __init__(self, channels: int) -> None:
         self.counts = [0] * channels
-        self._values: list[int | None] = [None] * channels
+        self.values: list[int | None] = [None] * channels
 
     def note(self, channel: int, value: int) -> None:
         """Take a reading; the first value is no change: nothing is known of when it came."""
-        last = self._values[channel]
+        last = self.values[channel]
         if value != last:
             self.counts[channel] += last is not None
-            self._values[channel] = value
+            self.values[channel] = value
 
 
 class Sweeper:
@@ -113,7 +117,8 @@ class Sweeper:
         self._rows = array("q", [0] * (_WORDS * len(self._channels)))
         for slot, channel in enumerate(self._channels):
             self._rows[slot * _WORDS + 3] = _channel_word(channel, 0)
-        self._texts: list[bytes | None] = [None] * len(self._channels)
+        self._raw_words = [slot * _WORDS + 2 for slot in range(len(self._channels))]
+        self._texts: list[bytes] = []
         self._plan: list[tuple[int, int, int]] = []
         self._look_up()
 
@@ -136,27 +141,42 @@ class Sweeper:
         known = [descriptor for descriptor in own if descriptor is not None]
         self._plan = []
         if len(known) == len(own) and not _BIG_ENDIAN:
-            self._plan = [(fd, slot * _WORDS, slot) for slot, fd in enumerate(known)]
-        self._texts = [None] * len(self._channels)
+            self._plan = [(fd, slot * _WORDS, slot * _WORDS + 1) for slot, fd in enumerate(known)]
+        self._texts = [b""] * len(self._channels)
 
     def _fast(self, start_ns: int) -> int | None:
         """Read by descriptors; None, with nothing written, if one of them failed."""
-        rows, texts, pread, clock = self._rows, self._texts, os.pread, time.monotonic_ns
+        rows, pread, clock = self._rows, os.pread, time.monotonic_ns
+        texts: list[bytes] = []
+        add = texts.append
         now_ns = start_ns
         try:
-            for descriptor, word, slot in self._plan:
-                text = pread(descriptor, _LENGTH, 0)
-                rows[word] = now_ns
-                rows[word + 1] = now_ns = clock()
-                if text != texts[slot]:
-                    rows[word + 2] = value = int(text)
-                    texts[slot] = text
-                    self._changes.note(self._channels[slot], value)
+            for descriptor, t0_word, t1_word in self._plan:
+                add(pread(descriptor, _LENGTH, 0))
+                rows[t0_word] = now_ns
+                rows[t1_word] = now_ns = clock()
+            # Lists are compared in one step: between two refreshes that is all.
+            if texts != self._texts:
+                self._take(texts)
         except (OSError, ValueError, OverflowError):
             return None
         self._writer.write_words(rows, len(self._channels))
         self._tally.failing_since_ns = None
         return now_ns
+
+    def _take(self, texts: list[bytes]) -> None:
+        """Put changed values into the rows and note them."""
+        rows, values, counts = self._rows, self._changes.values, self._changes.counts
+        for text, old, word, channel in zip(
+            texts, self._texts, self._raw_words, self._channels, strict=True
+        ):
+            if text != old:
+                rows[word] = value = int(text)
+                last = values[channel]
+                if value != last:  # another rhythm may have seen it before
+                    counts[channel] += last is not None
+                    values[channel] = value
+        self._texts = texts
 
     def _slow(self) -> int:
         """Read channel by channel through the sensor, which knows what to do with a failure."""
