@@ -202,19 +202,19 @@ def _refine(
         coefficients = np.append(steady, 0.0)
         covariance[:2, :2] = steady_covariance
     else:
-        bend, bend_error = float(coefficients[2]), covariance[2, 2] ** 0.5
+        bend, bend_error = float(coefficients[2]), float(covariance[2, 2] ** 0.5)
     residual = (middle - _curve(coefficients, number))[kept]
     blur = width[kept] ** 2 / 12
     # No two changes in one refresh: of such the first counts.
     single = np.diff(number[kept], prepend=number[kept][0] - 1) > 0
-    knots, corrections, spread = _wander(number[kept][single], residual[single], blur[single])
+    knots, corrections, variances = _wander(number[kept][single], residual[single], blur[single])
     left = residual - np.interp(number[kept], knots, corrections)
     wanders = len(knots) > 1
     # The mean error of all shown times: that of their changes, which polls blur one by one.
     age_error = math.sqrt(float(np.mean(blur)) / len(blur))
     at_zero = float(np.interp(0.0, knots, corrections))
     phase_error = math.sqrt(
-        float(np.interp(0.0, knots, spread)) + float(covariance[0, 0]) * (not wanders)
+        float(np.interp(0.0, knots, variances)) + float(covariance[0, 0]) * (not wanders)
     )
     t = t95(BLOCKS - 3)
     period = float(coefficients[1])
