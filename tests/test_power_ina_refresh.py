@@ -129,7 +129,7 @@ def test_what_no_setting_gives_is_taken_as_read_and_said_so() -> None:
     [
         (None, False, False, "1100 us"),
         (554_000, False, False, "1100 us"),  # reported on an AGX Orin, JetPack 6
-        (4_900_000, False, False, "1100 us"),
+        (2_900_000, False, False, "1100 us"),
         (6_650_000, False, True, "waits for a conversion"),
         (70_000, True, True, "single-shot"),
     ],

@@ -49,7 +49,7 @@ from edgejoule.power.ina_layouts import (
     supplies_of,
     unbound,
 )
-from edgejoule.power.ina_refresh import Refresh, enough_reads, typical_read_ns
+from edgejoule.power.ina_refresh import FEWEST_READS, Refresh, enough_reads, typical_read_ns
 from edgejoule.power.ina_settings import averaging_of, refresh_of, settings_of
 from edgejoule.power.sensor import Channel, Group
 from edgejoule.power.sysfs_files import number_of, reason_of
@@ -218,6 +218,9 @@ class Ina3221Sensor:
         for supply in supplies:
             self._open_supply(one, supply)
         one.members = list(range(first, len(self._channels)))
+        for _ in range(FEWEST_READS):  # a chip with one channel has been read twice by now
+            if one.members and len(one.durations_ns) < FEWEST_READS:
+                self._try(one, self._descriptors[one.members[-1]])
         one.refresh = refresh_of(chip, one.settings, supplies, typical_read_ns(one.durations_ns))
         one.settings["samples"] = one.refresh.samples
         averaging = averaging_of(chip, one.refresh)

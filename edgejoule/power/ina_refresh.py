@@ -39,7 +39,8 @@ _INA238_SET_SAMPLES = 16
 
 # A read of one register over I2C: 0.55 ms reported on an AGX Orin. One that is longer waits.
 PLAIN_READ_NS = 1_000_000
-_WAITING_SHARE = 0.75  # of a cycle: a read that lasts this long has waited for a conversion
+_WAITING_SHARE = 0.45  # of a cycle, in the mean of two reads: they have waited for a conversion
+FEWEST_READS = 4
 
 
 @dataclass(frozen=True)
@@ -93,12 +94,19 @@ def shown_ms(cycle_us: int, samples: int = 1) -> int:
 def typical_read_ns(durations_ns: Sequence[int]) -> int | None:
     """Return how long a read takes, from some that followed each other at once.
 
-    The first is left out: a conversion can be ready for it. The (lower) median, because one read
-    that the machine was busy in says nothing of the driver.
+    A driver that waits looks for the conversion, sleeps between a quarter of a cycle and a whole
+    one, and looks again (drivers/hwmon/ina3221.c, ina3221_wait_for_data): its reads take now half a
+    cycle, now more than one, but two in a row at least one cycle, because each uses up a
+    conversion. A driver that does not wait has two quick reads in a row, even if the machine was
+    busy in one of the others. So this is the mean of the quickest two in a row; the first read is
+    left out: a conversion can be ready for it.
     """
-    if not durations_ns:
+    rest = durations_ns[1:] or durations_ns
+    if not rest:
         return None
-    return statistics.median_low(durations_ns[1:] or durations_ns)
+    if len(rest) < FEWEST_READS - 1:
+        return statistics.median_low(rest)
+    return min(first + second for first, second in itertools.pairwise(rest)) // 2
 
 
 def enough_reads(durations_ns: Sequence[int]) -> bool:
