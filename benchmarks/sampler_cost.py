@@ -10,6 +10,8 @@ prints the same figures as JSON. The ways of reading, all of the same files:
     kept descriptors  os.pread on kept descriptors, int(), a row in a list
     raw               os.open, os.read, os.close, int(), a row in a list
     open-read-close   `with open(path) as f: value = int(f.read())`, a row in a list
+    text log          the same with each value kept as a line of text with the wall time, as the
+                      older collectors of layer power do
 
 CPU time is that of the reading thread (CLOCK_THREAD_CPUTIME_ID), what the kernel does in its
 system calls included.
@@ -19,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import datetime
 import json
 import os
 import random
@@ -45,8 +48,8 @@ from edgejoule.processes import child_environment  # noqa: E402
 from edgejoule.records import POWER, RecordWriter  # noqa: E402
 
 PERIOD_NS = 6_600_000  # three channels of 2 x 1.1 ms
-OURS, KEPT, RAW, PLAIN = "ours", "kept descriptors", "raw", "open-read-close"
-WAYS = (OURS, KEPT, RAW, PLAIN)
+OURS, KEPT, RAW, PLAIN, TEXT = "ours", "kept descriptors", "raw", "open-read-close", "text log"
+WAYS = (OURS, KEPT, RAW, PLAIN, TEXT)
 SAMPLER, ATTRIBUTION = "ours", "ours, both rates"
 PACED, UNPACED = "open-read-close, time.sleep", "open-read-close, no pause"
 Figures = dict[str, Any]
@@ -104,8 +107,20 @@ def ways_of_reading(sysfs_root: str, folder: Path) -> Iterator[dict[str, Way]]:
         def plain() -> None:
             plain_sweep(paths, rows)
 
-        each = dict(zip(WAYS, (ours, kept, raw, plain), strict=True))
-        yield {name: Way(sweep, rows.clear) for name, sweep in each.items()}
+        lines: list[str] = []
+
+        def text_log() -> None:
+            for path in paths:
+                with open(path) as file:  # noqa: PTH123 (the plain way is what this is)
+                    value = file.read().strip()
+                lines.append(f"{datetime.datetime.now()} {path} {value}\n")
+
+        def clear() -> None:
+            rows.clear()
+            lines.clear()
+
+        each = dict(zip(WAYS, (ours, kept, raw, plain, text_log), strict=True))
+        yield {name: Way(sweep, clear) for name, sweep in each.items()}
 
 
 def plain_sweep(paths: Sequence[str], rows: list[Row]) -> None:

@@ -16,7 +16,6 @@ import json
 import os
 import struct
 import time
-from array import array
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,9 +109,9 @@ class RecordWriter:
         self._buffer += self._pack(*values)
         self.count += 1
 
-    def write_words(self, words: array[int], records: int) -> None:
-        """Append whole records that already are in the file's form, as 64-bit words."""
-        self._buffer += words.tobytes()
+    def write_packed(self, packed: bytes, records: int) -> None:
+        """Append whole records that already are in the file's form."""
+        self._buffer += packed
         self.count += records
 
     def tick(self, now_ns: int) -> None:

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgejoule.power import sweeper as module
 from edgejoule.power.sweeper import Changes, Sweeper, Tally
 from tests.support_sampling import (
     READ_NS,
@@ -277,15 +276,17 @@ def test_one_channel_without_a_descriptor(
     assert [row[3] for row in partly.rows() + wholly.rows()] == [2, 3, 0, 2]
 
 
-def test_on_a_big_endian_machine_records_stay_little_endian(
-    files: FileSensor, preads: Preads, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_value_that_no_record_holds_is_a_failed_read(
+    files: FileSensor, preads: Preads, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(module, "_BIG_ENDIAN", True)
-    files.put(0, "4872\n")
-    bench = Bench(files, tmp_path, (0,))
+    files.put(0, f"{2**63}\n")
+    bench = Bench(files, tmp_path, (0, 1))
     bench.sweep()
-    assert files.reads == [0]
-    assert bench.rows()[0][2:] == (4872, 0, 0)
+    files.put(0, f"{-(2**62)}\n")
+    bench.sweep()
+    rows = bench.rows()
+    assert [row[4] for row in rows] == [errno.EBADMSG, 0, 0, 0]
+    assert rows[2][2] == -(2**62)
 
 
 def test_a_change_is_counted_once_whichever_rhythm_sees_it(
