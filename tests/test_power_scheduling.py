@@ -38,6 +38,12 @@ class Machine:
         patch.setattr(os, "setpriority", self._set_nice, raising=False)
         patch.setattr(os, "getpriority", lambda _which, _who: self.nice, raising=False)
         patch.setattr(os, "PRIO_PROCESS", 0, raising=False)
+        self.policies: list[tuple[int, int]] = []
+        for name, value in (("SCHED_RR", 2), ("SCHED_RESET_ON_FORK", 0x40000000)):
+            patch.setattr(os, name, value, raising=False)
+        patch.setattr(os, "sched_param", lambda priority: priority, raising=False)
+        patch.setattr(os, "sched_get_priority_min", lambda _policy: 1, raising=False)
+        patch.setattr(os, "sched_setscheduler", self._set_policy, raising=False)
         patch.setattr(sys, "platform", "linux")
         library = SimpleNamespace(prctl=lambda *words: self.slack.append(words))
         patch.setattr(ctypes, "CDLL", lambda _name: library)
@@ -47,6 +53,11 @@ class Machine:
         if not self.allowed:
             raise os_error(errno.EPERM)
         self.cpus = set(cpus)
+
+    def _set_policy(self, _pid: int, policy: int, priority: int) -> None:
+        if not self.allowed:
+            raise os_error(errno.EPERM)
+        self.policies.append((policy, priority))
 
     def _set_nice(self, _which: int, _who: int, nice: int) -> None:
         if not self.allowed:
@@ -91,6 +102,20 @@ def test_its_place_says_what_it_got(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(place.to_json()) >= {"cpu", "why_cpu", "nice", "why_nice"}
 
 
+def test_short_reads_may_come_before_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine(monkeypatch, {0, 1})
+    assert take_place().real_time is False
+    assert machine.policies == []
+    place = take_place(short_reads=True)
+    assert place.real_time is True
+    assert machine.policies == [(2 | 0x40000000, 1)]
+    assert place.nice == -10  # what holds where the policy is taken away again
+    machine.allowed = False
+    assert take_place(short_reads=True).real_time is False
+    monkeypatch.delattr(os, "sched_setscheduler")
+    assert take_place(short_reads=True).real_time is False
+
+
 def test_its_place_says_what_it_did_not_get(monkeypatch: pytest.MonkeyPatch) -> None:
     machine = Machine(monkeypatch, {0, 1, 2, 3}, allowed=False)
     place = take_place()
@@ -114,6 +139,7 @@ def test_places_are_plain_values() -> None:
         "why_cpu": "a",
         "nice": -10,
         "why_nice": "b",
+        "real_time": False,
     }
 
 

@@ -33,8 +33,8 @@ from edgejoule.errors import MeasurementError
 from edgejoule.files import write_json
 from edgejoule.phases import PageReader
 from edgejoule.power.rhythm import Rhythm, attribution_rhythm, monitor_rhythms
-from edgejoule.power.scheduling import raise_priority, sharpen_timer, take_place  # noqa: F401
-from edgejoule.power.sensor import Group, Sensor, Where
+from edgejoule.power.scheduling import take_place
+from edgejoule.power.sensor import FileBacked, Group, Sensor, Where
 from edgejoule.power.sensors import identify, open_sensor
 from edgejoule.power.sweeper import Changes
 from edgejoule.processes import Parent, child_main
@@ -183,11 +183,13 @@ def probe(sensor: Sensor) -> list[int]:
 
 def main(config: dict[str, Any], parent: Parent) -> None:
     """Run the sampler process."""
-    place = take_place()
     output = Path(config["output"])
     where = Where(**config["where"])
     sensor = open_sensor(config["sensor"], where)
     with contextlib.closing(sensor):
+        # What NVML does in a read (3 ms of a core) must not come before everything else.
+        files = isinstance(sensor, FileBacked) and None not in sensor.descriptors()
+        place = take_place(short_reads=files)
         took_ns = probe(sensor)
         board, total = identify(sensor, where)
         facts: dict[str, Any] = {

@@ -27,30 +27,54 @@ class Place:
         why_cpu: Why it is pinned there, or why not.
         nice: Its nice value.
         why_nice: What was asked, and what came of it.
+        real_time: Whether it is scheduled before all ordinary processes (SCHED_RR).
     """
 
     cpu: int | None
     why_cpu: str
     nice: int
     why_nice: str
+    real_time: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
         return asdict(self)
 
 
-def take_place(*, pin: bool = True) -> Place:
+def take_place(*, pin: bool = True, short_reads: bool = False) -> Place:
     """Pin this process to one CPU, raise its priority and sharpen its timer, as far as allowed.
 
     A sampler needs a hundredth of a core; what it costs to be late is the trace. It takes the last
     CPU that it may use: programs that pin themselves begin at the first.
+
+    Args:
+        pin: Whether to pin at all.
+        short_reads: Whether a read takes no more than some microseconds of the CPU. Then it may be
+            scheduled before all ordinary processes: on a machine whose every core is busy a nice
+            value alone leaves one sweep in twelve late (`docs/Sampling.md`).
     """
     sharpen_timer()
     cpu, why_cpu = pin_to_last_cpu() if pin else (None, "not asked for")
+    real_time = short_reads and go_real_time()
     nice = raise_priority()
     refused = "not allowed to raise it (needs root or CAP_SYS_NICE)"
     why_nice = "raised" if nice <= _NICE else refused
-    return Place(cpu, why_cpu, nice, why_nice)
+    return Place(cpu, why_cpu, nice, why_nice, real_time)
+
+
+def go_real_time() -> bool:
+    """Be scheduled before all ordinary processes (SCHED_RR, lowest priority); whether allowed.
+
+    Children, if there were any, would be ordinary again.
+    """
+    if not hasattr(os, "sched_setscheduler"):
+        return False
+    policy = os.SCHED_RR | getattr(os, "SCHED_RESET_ON_FORK", 0)
+    try:
+        os.sched_setscheduler(0, policy, os.sched_param(os.sched_get_priority_min(os.SCHED_RR)))
+    except OSError:
+        return False
+    return True
 
 
 def pin_to_last_cpu() -> tuple[int | None, str]:
