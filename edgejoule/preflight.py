@@ -38,6 +38,7 @@ from edgejoule.preflight_checks import (
     check_sensor,
     check_server,
     check_weights,
+    is_jetson,
 )
 from edgejoule.processes import PROJECT_ROOT, child_environment
 from edgejoule.report.text import printable
@@ -91,7 +92,7 @@ def run_preflight(
             server = stack.enter_context(probe("server", knobs.owner or "", knobs.repository))
         where = Where(sysfs_root)
         machine = describe_machine(sysfs_root, proc_root, root, channels=board_channels(where))
-        sensor, sensor_check = check_sensor(knobs.sensor, where)
+        sensor, sensor_check = check_sensor(knobs.sensor, where, jetson=is_jetson(machine))
         container = in_container(root)
         before = [
             check_board(machine),

@@ -161,8 +161,14 @@ def check_desktop(processes: Sequence[str], container: bool) -> Check:
     return Check("desktop", "ok", "cannot be seen in a container" if container else "none runs")
 
 
-def check_sensor(wanted: str, where: Where) -> tuple[str, Check]:
-    """Read a value from the sensor; return its name (`none` if there is none) and the verdict."""
+def check_sensor(wanted: str, where: Where, *, jetson: bool = False) -> tuple[str, Check]:
+    """Read a value from the sensor; return its name (`none` if there is none) and the verdict.
+
+    Args:
+        wanted: As `--sensor`.
+        where: Where to look.
+        jetson: Whether this is a Jetson, where the board's own rails should be there.
+    """
     from edgejoule.power.sensors import choose_sensor
 
     name = "sensor"
@@ -172,7 +178,10 @@ def check_sensor(wanted: str, where: Where) -> tuple[str, Check]:
         return wanted, Check(name, "blocks", error.message, error.mend, error.exit_code)
     if choice.usable or wanted == "none":
         return choice.name, Check(name, "ok", f"{choice.name}: {choice.why}", choice.mend)
-    return choice.name, Check(name, "warning", f"none, so no energy ({choice.why})", choice.mend)
+    reasons = dict(choice.tried)
+    why = reasons["ina3221"] if jetson else f"looked for {', '.join(reasons)}"
+    mend = "measure_power.py rails says what is missing; SENSOR=simulated tries things out"
+    return choice.name, Check(name, "warning", f"none, so no energy ({why})", mend)
 
 
 def check_backend(

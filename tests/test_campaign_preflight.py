@@ -107,6 +107,12 @@ def test_plain_machine(tmp_path: Path) -> None:
 def test_sensor(tmp_path: Path) -> None:
     assert checks.check_sensor("auto", Where(str(tmp_path)))[0] == "none"
     assert checks.check_sensor("auto", Where(str(tmp_path)))[1].verdict == "warning"
+    assert (
+        "looked for ina3221, tegrastats"
+        in checks.check_sensor("auto", Where(str(tmp_path)))[1].detail
+    )
+    board = checks.check_sensor("auto", Where(str(tmp_path)), jetson=True)[1]
+    assert "no INA3221 below" in board.detail
     assert checks.check_sensor("none", Where(str(tmp_path)))[1].verdict == "ok"
     name, check = checks.check_sensor("ina3221", Where(str(tmp_path)))
     assert (name, check.verdict, check.exit_code) == ("ina3221", "blocks", 2)

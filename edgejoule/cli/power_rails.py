@@ -113,7 +113,9 @@ def _text(name: str, facts: dict[str, Any]) -> str:
     lines = [f"{name}: {SENSORS[name].summary}"]
     if "why_not" in facts:
         lines.append(f"  not here: {facts['why_not']}")
-        lines += [f"    looked for {line}" for line in facts["looked_for"]]
+        # Some say the reason once more.
+        looked = [line for line in facts["looked_for"] if facts["why_not"] not in line]
+        lines += [f"    looked for {line}" for line in looked]
         if facts["mend"]:
             lines.append(f"  -> {facts['mend']}")
         return "\n".join(lines)
