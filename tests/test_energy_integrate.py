@@ -229,7 +229,7 @@ def test_the_bound_at_an_edge_is_reached() -> None:
     assert found.edge_error_mj == pytest.approx(worst)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=300)
 @given(
     at=st.integers(-7 * MS, 7 * MS),
     low=st.floats(0, 9000),

@@ -260,14 +260,17 @@ def _piece_error_mj(series: RailPower, start_ns: int, end_ns: int) -> float:
 def _held_error_mj(series: RailPower, at_ns: int, refresh_ns: int) -> float:
     """Return the bound at an edge for readings that are up to a refresh old.
 
-    What is read and what was drawn within a refresh and a reading's distance of the edge lies
-    between the least and the largest reading there; no further than that do the two differ.
+    What is read and what was drawn within a refresh and a reading's distance of the edge differ no
+    more than the least and the largest reading do. A step that lies up to a refresh from the edge
+    may show in a reading up to a refresh and a reading's distance later still: readings are looked
+    at that far out.
     """
     times = series.t_ns
     right = int(np.clip(np.searchsorted(times, at_ns), 1, len(times) - 1))
     reach_ns = refresh_ns + int(times[right] - times[right - 1])
-    lower = max(0, int(np.searchsorted(times, at_ns - reach_ns)) - 1)
-    upper = int(np.searchsorted(times, at_ns + reach_ns, side="right")) + 1
+    far_ns = reach_ns + refresh_ns
+    lower = max(0, int(np.searchsorted(times, at_ns - far_ns)) - 1)
+    upper = int(np.searchsorted(times, at_ns + far_ns, side="right")) + 1
     return reach_ns * float(np.ptp(series.power_mw[lower:upper])) * _MJ_PER_MW_NS
 
 
