@@ -10,6 +10,7 @@ import pytest
 
 from edgejoule.closing import adopt_calibration
 from edgejoule.dataset.schema import write_table
+from edgejoule.dataset.verify import _check_calibration
 from edgejoule.energy.baseline import baseline_entry
 from edgejoule.energy.trace import RailPower
 from edgejoule.errors import MeasurementError
@@ -135,3 +136,15 @@ def test_a_damaged_calibration_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "calibration.json").write_text("{}")
     with pytest.raises(MeasurementError, match=r"calibration\.json"):
         adopt_calibration(tmp_path, tmp_path, sensor())
+
+
+def test_verify_looks_at_a_runs_calibration(tmp_path: Path) -> None:
+    path = calibration(tmp_path)
+    assert _check_calibration(path, {"sensor": {"name": "simulated"}, "simulated": True}) == []
+    for name, simulated in (("ina3221", True), ("simulated", False)):
+        run = {"sensor": {"name": name}, "simulated": simulated}
+        (finding,) = _check_calibration(path, run)
+        assert "is of sensor simulated" in finding.problem
+    path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 9'))
+    (finding,) = _check_calibration(path, {"sensor": {"name": "simulated"}, "simulated": True})
+    assert "version" in finding.problem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 import os
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from edgejoule.cli import measure_idling_power, measure_power
-from edgejoule.dataset.schema import schema_problems
+from edgejoule.dataset.schema import read_metadata, schema_problems
 from edgejoule.energy.trace import rail_powers
 from edgejoule.processes import PROJECT_ROOT
 from tests.support_power import gone_within, make_chip, orin_nx
@@ -335,3 +336,57 @@ def test_an_interrupted_baseline_leaves_no_half_and_no_child(
     assert gone_within(children, 5)
     assert list(folder.iterdir()) == []
     assert not list(tmp_path.glob("edgejoule-*"))
+
+
+def test_chip_settings_are_changed_for_a_recording_and_put_back(
+    sysfs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    chip = sysfs / "class" / "hwmon" / "hwmon0"
+    output = tmp_path / "trace.parquet"
+    words = ["record", "--sysfs-root", str(sysfs), "--duration", "0.3", "--samples", "16"]
+    assert measure_power.main([*words, "--output", str(output), "--quiet"]) == 0
+    shown = capsys.readouterr()
+    assert "samples 1 -> 16; put back at the end" in shown.out
+    settings = read_metadata(output)["configuration"]["chips"]["1-0040"]
+    assert settings["samples"] == 16
+    assert (chip / "samples").read_text().strip() == "1"
+
+
+def test_the_gpu_of_a_sensor_is_that_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    from edgejoule.cli import power_options
+    from edgejoule.errors import UsageError
+    from edgejoule.inference import backends
+    from edgejoule.power import gpu_choice
+    from edgejoule.power.gpus import Gpu
+
+    asked: list[str] = []
+    found = Gpu("cuda:0", 0, "GPU-1")
+
+    def find(device: str) -> Gpu:
+        asked.append(device)
+        if device == "cuda:9":
+            raise UsageError("no such device")
+        return found
+
+    def where(**words: object) -> str | None:
+        defaults = {"device": None, "sensor": "auto", "sysfs_root": "/sys"}
+        return power_options.where_of(argparse.Namespace(**{**defaults, **words})).gpu_uuid
+
+    monkeypatch.setattr(gpu_choice, "find_gpu", find)
+    monkeypatch.setattr(backends, "gpu_present", lambda: False)
+    assert where() is None
+    assert where(device="1") == "GPU-1"
+    monkeypatch.setattr(backends, "gpu_present", lambda: True)
+    assert where(sensor="rapl") is None  # CUDA is not asked for nothing
+    assert asked == ["1"]
+    assert where() == where(sensor="nvml,rapl") == "GPU-1"
+    assert asked[1:] == ["cuda:0", "cuda:0"]
+    found = Gpu("cuda:0", 0, None, why_no_uuid="NVML lists no GPU")
+    with pytest.raises(UsageError, match="NVML lists no GPU"):
+        where(device="0")
+    monkeypatch.setattr(gpu_choice, "find_gpu", lambda _device: find("cuda:9"))
+    assert where() is None  # whether NVML has one, the sensor says
