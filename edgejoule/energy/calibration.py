@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from edgejoule.energy.calibration_clock import ClockFit, NoClock, fit_clock
-from edgejoule.energy.calibration_fit import Interval, ResponseFit, fit_response
+from edgejoule.energy.calibration_fit import ResponseFit, fit_response
+from edgejoule.energy.calibration_interval import Interval
 from edgejoule.energy.calibration_response import Answer
+from edgejoule.energy.calibration_step import find_step, rounding
 from edgejoule.energy.sensor_model import SensorParameters, Waveform
 from edgejoule.errors import UsageError
 
@@ -48,6 +50,9 @@ _TAKEN, _AROUND = 0.7, 0.25  # where in its refresh a value is read: this share,
 _LATE = 0.2  # share of a refresh after which a value came late
 _FEWEST_VALUES = 100
 _FEWEST_EDGES = 20
+# Beyond both the model is refuted: the misfit over the swing (a GPU's rise, which is no low-pass,
+# costs 3 %), and the residual over the noise.
+_MISFIT, _OVER_NOISE = 0.05, 1.5
 _FOLLOWS = 6.0  # swing over its half-width, below which a rail does not follow the load
 
 
@@ -104,7 +109,9 @@ class RailCalibration:
         groups: What cannot be told apart.
         model: The set that fits best taken together; None if the response is not known.
         facts: Counts and residuals: `reads`, `changes`, `values`, `edges`, `outliers`,
-            `reads_per_refresh`, `coherence`, `read_ns`, `jitter_ns`, `wander_ns`, `residual`.
+            `reads_per_refresh`, `coherence`, `read_ns`, `jitter_ns`, `wander_ns`, `strays` (changes
+            at no refresh), `residual`, `noise` (of steady stretches; absent: there were too few),
+            `misfit` (what noise does not explain of the residual, over the swing).
     """
 
     rail: str
@@ -160,12 +167,18 @@ def fit_rail(
     else:
         known.update(_clock_parameters(clock))
         facts.update(_clock_facts(clock))
-        why, fit = _respond(clock, start, end, raw, unit_load)
+        step = known["lsb"].value or 0.0
+        why, fit = _respond(clock, start, end, raw, unit_load, step)
         if fit is not None:
-            facts |= {"values": fit.values, "outliers": fit.outliers, "residual": fit.residual}
-            known.update(_response_parameters(fit, clock, unit, known["lsb"].value or 0.0))
-            groups = _groups(known, fit)
-            model = _model(clock, fit, known["lsb"].value)
+            facts |= _fit_facts(fit)
+            bad = _misfit(fit, unit)
+            if bad:
+                name, why = "window_ns", "the model does not fit (see window)"
+                known[name] = Parameter(name, PARAMETERS[name], None, None, None, bad)
+            else:
+                known.update(_response_parameters(fit, clock, unit, step))
+                groups = _groups(known, fit)
+                model = _model(clock, fit, step)
     parameters = tuple(
         known.get(name, Parameter(name, unit if of == "value" else of, None, None, None, why))
         for name, of in PARAMETERS.items()
@@ -217,7 +230,12 @@ def values_by_refresh(
 
 
 def _respond(
-    clock: ClockFit, t0_ns: np.ndarray, t1_ns: np.ndarray, values: Floats, load: Waveform
+    clock: ClockFit,
+    t0_ns: np.ndarray,
+    t1_ns: np.ndarray,
+    values: Floats,
+    load: Waveform,
+    step: float,
 ) -> tuple[str, ResponseFit | None]:
     """Return the response, or why there is none."""
     shown, seen = values_by_refresh(clock, t0_ns, t1_ns, values)
@@ -228,9 +246,8 @@ def _respond(
     inside = (since.edges_ns > shown[0]) & (since.edges_ns < shown[-1])
     if np.sum(inside) < _FEWEST_EDGES:
         return f"only {np.sum(inside)} of the load's edges fell into the reads", None
-    fit = fit_response(Answer(shown, seen, since, clock.refresh_ns))
-    swing = abs(fit.high[0] - fit.low[0])
-    if not swing > _FOLLOWS * math.hypot(fit.high[1], fit.low[1]):
+    fit = fit_response(Answer(shown, seen, since, clock.refresh_ns), step)
+    if not fit.swing > _FOLLOWS * math.hypot(fit.high[1], fit.low[1]):
         return "the rail does not follow the load", None
     return "", fit
 
@@ -254,12 +271,33 @@ def _around(name: str, value: float, half: float, why: str = "") -> Parameter:
 def _clock_facts(clock: ClockFit) -> dict[str, float]:
     return {
         "changes": clock.changes,
+        "strays": clock.strays,
         "reads_per_refresh": clock.reads_per_refresh,
         "coherence": clock.coherence,
         "read_ns": clock.read_ns,
         "jitter_ns": clock.jitter_ns,
         "wander_ns": clock.wander_ns,
     }
+
+
+def _fit_facts(fit: ResponseFit) -> dict[str, float]:
+    found = {"values": float(fit.values), "outliers": float(fit.outliers)}
+    found |= {"residual": fit.residual, "misfit": fit.misfit}
+    return found if fit.noise is None else {**found, "noise": fit.noise}
+
+
+def _misfit(fit: ResponseFit, unit: str) -> str:
+    """Return how the model is refuted, empty if it may be right: then intervals are widened."""
+    explained = fit.noise is not None and fit.residual < _OVER_NOISE * fit.noise
+    if explained or fit.misfit < _MISFIT:
+        return ""
+    noise = "no steady stretch tells the noise"
+    if fit.noise is not None:
+        noise = f"{fit.noise:.3g} {unit} where the load is steady"
+    return (
+        f"the model does not fit: a residual of {fit.residual:.3g} {unit} "
+        f"({fit.residual / fit.swing:.0%} of the swing), {noise}"
+    )
 
 
 def _response_parameters(
@@ -277,23 +315,11 @@ def _response_parameters(
         found[name] = Parameter(
             name, PARAMETERS[name], None if why else value, interval.low, interval.high, why
         )
-    rounding = _rounding(step, fit.residual)
+    rounded = rounding(step, fit.residual)
     for name, (value, half) in (("low", fit.low), ("high", fit.high)):
-        half = math.hypot(half, rounding)  # noqa: PLW2901
+        half = math.hypot(half, rounded)  # noqa: PLW2901
         found[name] = Parameter(name, unit, value, value - half, value + half)
     return found
-
-
-def _rounding(step: float, residual: float) -> float:
-    """Return by how much rounding may shift a level: noise does not average out less than a step.
-
-    First harmonic of the mean error of a quantiser with normal noise: step / pi x
-    exp(-2 pi^2 noise^2 / step^2) (Widrow and Kollar, Quantization Noise, 2008).
-    """
-    if step <= 0:
-        return 0.0
-    noise = max(0.0, (residual / step) ** 2 - 1 / 12)
-    return step / math.pi * math.exp(-2 * math.pi**2 * noise)
 
 
 def _widened(value: float, interval: Interval, half: float) -> Interval:
@@ -340,7 +366,7 @@ def _groups(known: dict[str, Parameter], fit: ResponseFit) -> tuple[Group, ...]:
     )
 
 
-def _model(clock: ClockFit, fit: ResponseFit, lsb: float | None) -> SensorParameters:
+def _model(clock: ClockFit, fit: ResponseFit, step: float) -> SensorParameters:
     best = fit.best
     return SensorParameters(
         refresh_ns=clock.refresh_ns,
@@ -349,41 +375,14 @@ def _model(clock: ClockFit, fit: ResponseFit, lsb: float | None) -> SensorParame
         delay_ns=max(0.0, best.delay_ns),
         samples=best.samples,
         tau_ns=best.tau_ns,
-        lsb=lsb or 0.0,
+        lsb=step,
         drift_per_s=clock.drift_per_s,
     )
 
 
 def _step(values: Floats, unit: str) -> Parameter:
-    """Return the step of the values: the greatest that all of them are multiples of, but for 0.6.
-
-    Drivers round to whole units, so that steps of 40 / 3 mA are seen as 13, 14, 13.
-    """
-    different = np.unique(values)
-    if len(different) < 8:
-        why = f"only {len(different)} different values were read"
-        return Parameter("lsb", unit, None, None, None, why)
-    gaps = np.diff(different)
-    above = different - different[0]
-    shortest = float(np.min(gaps))
-    # From the largest candidate on: the first whose multiples all values are.
-    for candidate in (float(np.median(gaps)), *(shortest / k for k in (1, 2, 3, 4, 5))):
-        step, offset = candidate, 0.0
-        for reach in np.geomspace(4 * step, max(float(above[-1]), 5 * step), 12):
-            near = above[above <= reach]
-            multiple = np.rint((near - offset) / step)
-            if multiple[-1] > multiple[0]:  # a line through them: the first is rounded as well
-                step, offset = (float(c) for c in np.polyfit(multiple, near, 1))
-        multiple = np.rint((above - offset) / step)
-        left = above - offset - multiple * step
-        error = float(np.max(np.abs(left)))
-        if abs(step - round(step)) < 1e-9 * step:
-            step = float(round(step))
-        if error <= min(0.6, 0.2 * step) or error <= 1e-6 * step:
-            spread = float(np.std(multiple)) * math.sqrt(len(multiple))
-            half = 2.0 * float(np.std(left)) / spread
-            return Parameter("lsb", unit, step, step - half, step + half)
-    if np.all(different == np.rint(different)):
-        step = float(np.gcd.reduce(gaps.astype(np.int64)))
-        return Parameter("lsb", unit, step, step, step)
-    return Parameter("lsb", unit, None, None, None, "the values lie on no common step")
+    found = find_step(values)
+    if isinstance(found, str):
+        return Parameter("lsb", unit, None, None, None, found)
+    step, half = found
+    return Parameter("lsb", unit, step, step - half, step + half)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edgejoule.energy.calibration_rhythm import COHERENT, Rhythm, count_refreshes, find_rhythm
 from edgejoule.energy.statistics import t95
 
 if TYPE_CHECKING:
@@ -26,11 +27,6 @@ if TYPE_CHECKING:
 
 BLOCKS = 40
 _FEWEST_CHANGES = 30
-# Changes that are searched in phase with one another: fewer where a clock wanders (a GPU's driver
-# renews its values in a loop of software, that of a chip is an oscillator).
-_PER_BLOCK = (300, 60, 20)
-_COHERENT = 0.6  # share of the change times that agrees at the right frequency, at least
-_POLLS_PER_REFRESH = 2.2
 _SIGNIFICANT = 4.0  # in standard errors: below it a clock is taken as steady
 _BETTER = 8.0  # log-likelihood by which a wandering clock must explain the changes better
 
@@ -52,6 +48,8 @@ class ClockFit:
         wander_ns: Largest correction of `shown` for slow wander of the clock, 0: none was needed.
         coherence: Share of the change times that agrees in phase, 0..1.
         changes: How many changes were used.
+        strays: How many were left out, as they lie on no refresh: of a reader or a sensor that came
+            late, or of neither's making.
         read_ns: Median duration of a read: within it nobody knows when the value was taken.
         reads_per_refresh: How many reads there were per refresh, in the median.
     """
@@ -68,6 +66,7 @@ class ClockFit:
     wander_ns: float
     coherence: float
     changes: int
+    strays: int
     read_ns: float
     reads_per_refresh: float
     _coefficients: tuple[float, float, float]
@@ -120,70 +119,29 @@ def fit_clock(t0_ns: np.ndarray, t1_ns: np.ndarray, values: np.ndarray) -> Clock
     middle, width = 0.5 * (early + late)[kept], (late - early)[kept]
     if len(middle) < _FEWEST_CHANGES:
         return NoClock("the reads have too many gaps")
-    found = None
-    for per_block in _PER_BLOCK:
-        found = _search(middle, spacing, per_block)
-        if found is None or found[1] >= _COHERENT:
-            break
-    if found is None:
+    rhythm = find_rhythm(middle, width, spacing)
+    if rhythm is None:
         return NoClock("the value changed at too few different times")
-    frequency, coherence = found
-    if coherence < _COHERENT:
+    coherence = rhythm.coherence
+    if coherence < COHERENT:
         share = len(changed) / max(1, len(values) - 1)
         return NoClock(
             f"no period fits the changes (at best {coherence:.0%} agree; reads {spacing * 1e-6:.3g}"
             f" ms apart, {share:.0%} of them show a change): the sensor may renew its value faster "
             "than the reads come"
         )
-    return _refine(middle, width, frequency, coherence, t0_ns, t1_ns, origin_ns)
-
-
-def _search(middle: Floats, spacing: float, per_block: int) -> tuple[float, float] | None:
-    """Return the frequency (1/ns) at which the change times agree best, and how well (0..1)."""
-    gaps = np.diff(middle)
-    shortest = float(np.quantile(gaps[gaps > 0.5 * spacing], 0.02)) if len(gaps) else 0.0
-    highest = 1.0 / (_POLLS_PER_REFRESH * spacing)
-    lowest = 1.0 / (3.0 * max(shortest, spacing))
-    if not 0 < lowest < highest:
-        return None
-    blocks = max(1, len(middle) // per_block)
-    parts = np.array_split(middle, blocks)
-    length = max(float(part[-1] - part[0]) for part in parts)
-    if length <= 0:
-        return None
-    # Moments into a fine histogram, so that one FFT gives all frequencies.
-    step = 0.2 / highest
-    size = 1 << int(np.ceil(np.log2(4 * length / step + 1)))
-    power = np.zeros(size // 2 + 1)
-    for part in parts:
-        counts = np.bincount(((part - part[0]) / step).astype(np.int64), minlength=size)[:size]
-        power += np.abs(np.fft.rfft(counts)) ** 2 / len(part) ** 2
-    frequencies = np.arange(len(power)) / (size * step)
-    inside = (frequencies >= lowest) & (frequencies <= highest)
-    if not np.any(inside):
-        return None
-    best = float(frequencies[inside][np.argmax(power[inside])])
-    for span in (1 / (8 * length), 1 / (80 * length)):
-        around = best + span * np.linspace(-2, 2, 41)
-        best = float(around[np.argmax([_agreement(parts, f) for f in around])])
-    return best, float(np.sqrt(_agreement(parts, best)))
-
-
-def _agreement(parts: list[np.ndarray], frequency: float) -> float:
-    turns = [np.abs(np.mean(np.exp(2j * np.pi * frequency * (p - p[0])))) ** 2 for p in parts]
-    return float(np.mean(turns))
+    return _refine(middle, width, rhythm, t0_ns, t1_ns, origin_ns)
 
 
 def _refine(
     middle: Floats,
     width: Floats,
-    frequency: float,
-    coherence: float,
+    rhythm: Rhythm,
     t0_ns: np.ndarray,
     t1_ns: np.ndarray,
     origin_ns: int,
 ) -> ClockFit:
-    number = _count(middle, frequency)
+    number = count_refreshes(middle, rhythm.frequency)
     kept = np.ones(len(middle), bool)
     coefficients = np.zeros(3)
     residual = middle
@@ -231,41 +189,15 @@ def _refine(
         drift_half=float(t * bend_error * per_s),
         jitter_ns=max(0.0, float(np.var(left) - np.mean(blur))) ** 0.5,
         wander_ns=float(np.max(np.abs(corrections))),
-        coherence=coherence,
+        coherence=rhythm.coherence,
         changes=int(np.sum(kept)),
+        strays=int(np.sum(~kept)),
         read_ns=float(np.median(t1_ns - t0_ns)),
         reads_per_refresh=period / float(np.median(np.diff(t0_ns))),
         _coefficients=(float(coefficients[0]), period, float(coefficients[2])),
         _knots=knots,
         _corrections=corrections,
     )
-
-
-def _count(middle: Floats, frequency: float) -> Floats:
-    """Number the changes by refreshes: from one to the next, so that a drifting clock is followed.
-
-    The phase is tracked over about twenty changes, in which no clock drifts far.
-    """
-    number = np.empty(len(middle))
-    period = 1.0 / frequency
-    edges = list(range(0, len(middle), 20))
-    # Circular mean of the first part sets the phase; each part then corrects it.
-    phase = middle[0] + _offset(middle[:20] - middle[0], period)
-    base = 0.0
-    for start in edges:
-        part = middle[start : start + 20]
-        ahead = np.rint((part[0] - phase) / period)
-        base += ahead
-        phase += ahead * period
-        phase += _offset(part - phase, period)
-        number[start : start + 20] = base + np.rint((part - phase) / period)
-    return number
-
-
-def _offset(distance: Floats, period: float) -> float:
-    """Return the mean of distances modulo a period, within half a period of 0."""
-    turn = np.mean(np.exp(2j * np.pi * distance / period))
-    return float(np.angle(turn)) * period / (2 * np.pi)
 
 
 def _curve(coefficients: Floats, number: Floats) -> Floats:

@@ -30,6 +30,8 @@ _OF_INNER = 1.27  # a normal spread over that of its inner nine tenths
 _INLIERS = 0.98
 _ALIKE = 0.05  # correlation of neighbours from which it is taken into account
 _BASE_KNOTS = 7
+_CALM = 5  # refreshes after the answer to an edge is over, from which a stretch counts as steady
+_FEWEST_CALM = 30
 _TIMING = 5  # Legendre polynomials in which the clock's error may vary
 NUISANCE = _BASE_KNOTS + _TIMING + 6  # degrees of freedom that the fit takes
 
@@ -161,6 +163,28 @@ class Answer:
             inside[1:] &= inside[:-1]  # an outlier enters its successor's difference as well
         self._weights = inside.astype(np.float64)
         self._prepare()
+
+    def noise(self, response: Response) -> float | None:
+        """Return the noise where the load has been steady for long, in the unit of `residual`.
+
+        There the model is a constant, right or wrong: what is left is the data's own. About the
+        median of each level, as a standard deviation of its inner nine tenths; None where fewer
+        values than can tell lie in steady stretches.
+        """
+        edges = self._load.edges_ns
+        reach = response.delay_ns + response.window_ns + 5 * response.tau_ns
+        reach = max(0.0, reach) + _CALM * self.refresh_ns
+        number = np.searchsorted(edges, self._when, side="right")
+        since = np.where(number > 0, self._when - edges[np.maximum(number - 1, 0)], math.inf)
+        calm = (since > reach) & (self._weights > 0)
+        if np.sum(calm) < _FEWEST_CALM:
+            return None
+        left, level = self.residual(response)[calm], self._load.power[number[calm]]
+        for value in np.unique(level):
+            left[level == value] -= np.median(left[level == value])
+        far = np.abs(left)
+        inner = far[far <= np.quantile(far, 0.9)]
+        return _OF_INNER * math.sqrt(float(np.mean(inner**2)))
 
     def levels(
         self, response: Response, neighbours: Sequence[Response]
