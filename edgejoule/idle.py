@@ -80,11 +80,17 @@ def idle_notes(
 ) -> list[str]:
     """Return what users should know of the baselines: not idle, drifting, changed by the run."""
     notes = []
+    seen: dict[str, list[tuple[str, Mapping[str, str]]]] = {}
     for entry in baselines:
         for verdict in entry.get("verdicts", ()):
-            word = verdict["kind"].replace("_", " ")
-            where = f"the {entry['kind']} baseline {entry['when']}"
-            notes.append(f"{where} is {word}: {verdict['why']}; {verdict['mend']}")
+            where = f"{entry['kind']} {entry['when']}"
+            seen.setdefault(verdict["kind"], []).append((where, verdict))
+    for kind, found in seen.items():
+        # What keeps a machine from idling does so in every baseline: one line says it.
+        word, (first, verdict) = kind.replace("_", " "), found[0]
+        others = [where for where, _ in found[1:]]
+        as_well = f"; so {'are' if len(others) > 1 else 'is'} {', '.join(others)}" if others else ""
+        notes.append(f"baseline {first} is {word}: {verdict['why']}{as_well}; {verdict['mend']}")
     for kind, rails in drift.items():
         judged = {_TOTAL: rails[_TOTAL]} if _TOTAL in rails else rails
         notes += [

@@ -57,8 +57,11 @@ def test_what_was_not_idle_is_told_with_the_mend() -> None:
     busy = Meanwhile([(SECOND, {"cpu_busy_percent": 90.0})], cpus=4).during(0, 2 * SECOND)
     entry = baseline_entry("cold", "before", {"total": rail("total", 5000, 3)}, 0, SECOND, busy)
     (note,) = idle_notes([entry], {})
-    assert note.startswith("the cold baseline before is not idle: the CPUs were busy 90.0 %")
+    assert note.startswith("baseline cold before is not idle: the CPUs were busy 90.0 %")
     assert "close other programs" in note
+    later = {**entry, "kind": "loaded", "when": "after"}
+    (note,) = idle_notes([entry, later, {**later, "kind": "sampler"}], {})
+    assert "; so are loaded after, sampler after; close other" in note
 
 
 def test_only_looks_within_the_window_count() -> None:
