@@ -10,6 +10,7 @@ import pytest
 from edgejoule.energy.calibration import fit_rail
 from edgejoule.energy.calibration_clock import ClockFit, NoClock, fit_clock
 from edgejoule.energy.calibration_rhythm import Rhythm, find_rhythm
+from edgejoule.energy.calibration_step import find_step, rounding
 from edgejoule.energy.sensor_model import Waveform, simulate
 from tests.test_energy_calibration import PART_TIME, START, polls, pulses
 
@@ -121,6 +122,19 @@ def test_no_rhythm_in_moments_without_one() -> None:
     assert isinstance(fit_clock(*reads_of_changes(at, 1.4e6, rng)), NoClock)
     assert find_rhythm(np.zeros(40), np.ones(40), 1e6) is None
     assert find_rhythm(np.array([5.0]), np.ones(1), 1e6) is None
+    assert find_rhythm(np.linspace(0, 1e5, 40), np.ones(40), 1e6) is None  # all within one read
+    assert find_rhythm(np.linspace(0, 1e9, 40), np.ones(40), 0.0) is None  # no time between reads
+
+
+def test_steps_and_what_rounding_may_do() -> None:
+    assert find_step(np.arange(0, 90, 7.0)) == pytest.approx((7.0, 0.0))
+    coprime = np.array([0, 10, 29, 33, 41, 50, 69, 71, 83, 97], float)
+    assert find_step(coprime) == pytest.approx((1.0, 0.0))
+    assert find_step(coprime + 0.013 * coprime**1.5) == "the values lie on no common step"
+    assert find_step(np.arange(7.0)) == "only 7 different values were read"
+    assert rounding(0.0, 1.0) == 0.0
+    assert rounding(8.0, 0.0) == pytest.approx(8 / np.pi)
+    assert rounding(8.0, 8.0) < 1e-7
 
 
 # --- how well the response fits ----------------------------------------------

@@ -69,10 +69,10 @@ def _search(middle: Floats, width: Floats, spacing: float, per_block: int) -> Rh
     gaps = gaps[gaps > 0.5 * spacing]
     # By the median: a stray makes two short gaps, and a few of them would hide the true period.
     typical = float(np.median(gaps)) if len(gaps) else 0.0
+    if spacing <= 0:
+        return None
     highest = 1.0 / (_POLLS_PER_REFRESH * spacing)
     lowest = 1.0 / (_LONGEST * max(typical, 2 * spacing))
-    if not 0 < lowest < highest:
-        return None
     blocks = max(1, len(middle) // per_block)
     parts = np.array_split(middle, blocks)
     length = max(float(part[-1] - part[0]) for part in parts)
