@@ -149,7 +149,16 @@ def calibration_text(calibration: Calibration) -> str:
             counts += (
                 f", {facts['values']:.0f} values, residual {facts['residual']:.3g} {rail.unit}"
             )
+        if facts.get("strays"):
+            counts += f", {facts['strays']:.0f} changes off the rhythm"
         lines.append(f"{rail.rail} ({rail.quantity}): {counts}")
+        noise = facts.get("noise") or 0.0
+        if rail.model is not None and noise and facts["residual"] > _MISFIT * noise:
+            times = facts["residual"] / noise
+            lines.append(
+                f"  the model does not quite fit: its residual is {times:.3g} times the noise; the "
+                "intervals are wider for it"
+            )
         for parameter in rail.parameters:
             name, scale, unit = _SHOWN.get(parameter.name, (parameter.name, 1.0, parameter.unit))
             low, high = (_figure(end, scale) for end in (parameter.low, parameter.high))
@@ -175,6 +184,7 @@ def calibration_text(calibration: Calibration) -> str:
     return "\n".join(lines)
 
 
+_MISFIT = 1.5  # of the noise: above it intervals are widened (docs/Calibration.md)
 # Parameter -> how it is called, what divides it, the unit then ("" keeps the channel's own).
 _SHOWN: dict[str, tuple[str, float, str]] = {
     "refresh_ns": ("refresh", 1e6, "ms"),
