@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgejoule.cli.power_convert import check_output
+
 if TYPE_CHECKING:
     from edgejoule.dataset.tegrastats_log import LogSummary
 
-_FORMATS = (".parquet", ".csv")
 _SPAN_SHARE = 0.05  # stated interval and wall times may differ by this, and by 2 s
 
 
@@ -57,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     import tempfile
 
     output: Path = arguments.output
-    _check(output)
+    check_output(output)
     total_of = _total_of(arguments.board)
     if arguments.log != "-":
         _convert(Path(arguments.log), arguments.log, output, arguments, total_of)
@@ -68,17 +69,6 @@ def run(arguments: argparse.Namespace) -> int:
             shutil.copyfileobj(sys.stdin.buffer, file)
         _convert(log, "stdin", output, arguments, total_of)
     return 0
-
-
-def _check(output: Path) -> None:
-    from edgejoule.errors import UsageError
-
-    if output.suffix not in _FORMATS:
-        raise UsageError(f"--output {output}: no such format", "name it .parquet or .csv")
-    if output.exists():
-        raise UsageError(f"{output} is there already", "give another --output, or remove it")
-    if not output.parent.is_dir():
-        raise UsageError(f"there is no folder {output.parent}", "make it, or give another --output")
 
 
 def _total_of(board: str | None) -> Callable[[Sequence[str]], Sequence[str] | None]:
