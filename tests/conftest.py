@@ -6,6 +6,7 @@ without having tested anything.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,13 @@ from pathlib import Path
 import pytest
 
 from tests.servers import standin
+
+with contextlib.suppress(ImportError):  # on a board pytest alone is enough
+    from hypothesis import settings
+
+    # How long an example takes says something of the machine, nothing of the code.
+    settings.register_profile("edgejoule", deadline=None)
+    settings.load_profile("edgejoule")
 
 
 @pytest.fixture
