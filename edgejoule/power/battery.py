@@ -22,12 +22,13 @@ import errno
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgejoule.errors import EdgejouleError, MeasurementError
 from edgejoule.power.sensor import Channel, Group, Total
-from edgejoule.power.sysfs_files import names_in, number_of, reason_of, text_of
+from edgejoule.power.sysfs_files import names_in, number_of, reading_of, reason_of, text_of
 
 REFRESH_NS = 1_000_000_000
 DISCHARGING = "Discharging"
@@ -185,13 +186,11 @@ def looked_for(sysfs_root: str = "/sys") -> list[str]:
     except EdgejouleError as error:
         return [f"battery: {error}"]
     with contextlib.closing(sensor):
-        lines = []
-        for channel in sensor.channels():
-            try:
-                said = f"{sensor.read(channel.index)} {channel.unit}"
-            except OSError as error:
-                said = reason_of(error)
-            lines.append(f"battery: {channel.chip} {channel.source}: {said}")
+        lines = [
+            f"battery: {channel.chip} {channel.source}: "
+            + reading_of(partial(sensor.read, channel.index), channel.unit)
+            for channel in sensor.channels()
+        ]
         left_out = sensor.configuration()["left_out"]
     return lines + [f"battery: {item['supply']}: left out, {item['why']}" for item in left_out]
 

@@ -30,12 +30,20 @@ import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from edgejoule.errors import EdgejouleError, MeasurementError
 from edgejoule.power.sensor import Channel, Group, Total
-from edgejoule.power.sysfs_files import integer_of, names_in, number_of, reason_of, text_of
+from edgejoule.power.sysfs_files import (
+    integer_of,
+    names_in,
+    number_of,
+    reading_of,
+    reason_of,
+    text_of,
+)
 
 REFRESH_NS = 1_000_000
 # A counter loses nothing between two reads, and each read may wake a core of its package: reading
@@ -232,13 +240,11 @@ def looked_for(sysfs_root: str = "/sys") -> list[str]:
     except EdgejouleError as error:
         return [f"rapl: {error}"]
     with contextlib.closing(sensor):
-        lines = []
-        for channel in sensor.channels():
-            try:
-                said = f"{sensor.read(channel.index)} {channel.unit}"
-            except OSError as error:
-                said = reason_of(error)
-            lines.append(f"rapl: {channel.chip} {channel.rail}: {said}")
+        lines = [
+            f"rapl: {channel.chip} {channel.rail}: "
+            + reading_of(partial(sensor.read, channel.index), channel.unit)
+            for channel in sensor.channels()
+        ]
         left_out = sensor.configuration()["left_out"]
     return lines + [f"rapl: {item['zone']}: left out, {item['why']}" for item in left_out]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 
@@ -46,6 +47,14 @@ def names_in(folder: Path) -> list[str]:
         return sorted(entry.name for entry in folder.iterdir())
     except OSError:
         return []
+
+
+def reading_of(read: Callable[[], int], unit: str) -> str:
+    """Return what a read gives now, for people: `5 uW`, or why it fails."""
+    try:
+        return f"{read()} {unit}"
+    except OSError as error:
+        return reason_of(error)
 
 
 def reason_of(error: OSError) -> str:
