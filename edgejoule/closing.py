@@ -225,8 +225,7 @@ def _too_short(passes: dict[str, Inferences], refresh_ns: int | None) -> list[st
 def adopt_calibration(dataset: Path, directory: Path, sensor: dict[str, Any]) -> list[str]:
     """Copy the dataset's calibration into a run whose sensor it is of; return a note if it is not.
 
-    Raises:
-        MeasurementError: The file is damaged.
+    A damaged file is a note as well: what has just been measured must not fail for it.
     """
     import shutil
 
@@ -235,7 +234,10 @@ def adopt_calibration(dataset: Path, directory: Path, sensor: dict[str, Any]) ->
     source = dataset / FILE_NAME
     if not source.is_file():
         return []
-    found = read_calibration(source)
+    try:
+        found = read_calibration(source)
+    except MeasurementError as error:
+        return [f"the dataset's calibration is left out: {error}"]
     rails = {channel["rail"] for channel in sensor["channels"]}
     foreign = [rail.rail for rail in found.rails if rail.rail not in rails]
     if (found.sensor, found.simulated) != (sensor["name"], sensor["simulated"]) or foreign:

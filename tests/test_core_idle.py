@@ -13,7 +13,6 @@ from edgejoule.dataset.schema import write_table
 from edgejoule.dataset.verify import _check_calibration
 from edgejoule.energy.baseline import baseline_entry
 from edgejoule.energy.trace import RailPower
-from edgejoule.errors import MeasurementError
 from edgejoule.idle import Meanwhile, drift_of, idle_notes, read_meanwhile
 
 SECOND = 1_000_000_000
@@ -135,10 +134,15 @@ def test_a_calibration_of_another_sensor_is_left_out(
     assert list(run.iterdir()) == []
 
 
-def test_a_damaged_calibration_is_an_error(tmp_path: Path) -> None:
-    (tmp_path / "calibration.json").write_text("{}")
-    with pytest.raises(MeasurementError, match=r"calibration\.json"):
-        adopt_calibration(tmp_path, tmp_path, sensor())
+def test_a_damaged_calibration_costs_no_run(tmp_path: Path) -> None:
+    dataset, run = tmp_path / "data", tmp_path / "run"
+    dataset.mkdir()
+    run.mkdir()
+    (dataset / "calibration.json").write_text("{}")
+    (note,) = adopt_calibration(dataset, run, sensor())
+    assert "calibration.json" in note
+    assert "calibrate again" in note or "give a file" in note
+    assert list(run.iterdir()) == []
 
 
 def test_verify_looks_at_a_runs_calibration(tmp_path: Path) -> None:

@@ -66,6 +66,15 @@ def test_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         choose_sensor("simulated")
 
 
+def test_nvmls_first_gpu_never_stands_for_an_unknown_one(tmp_path: Path) -> None:
+    where = Where(str(tmp_path))
+    with pytest.raises(UsageError, match="which of NVML's GPUs cuda:1 is cannot be told"):
+        choose_sensor("nvml", where, "cuda:1")
+    choice = choose_sensor("auto", where, "cuda:1")
+    assert not choice.usable
+    assert "cannot be told" in dict(choice.tried)["nvml"]
+
+
 def test_the_simulated_sensor_is_marked(tmp_path: Path) -> None:
     orin_nx(tmp_path)
     sensor = open_sensor("simulated", Where(str(tmp_path)))

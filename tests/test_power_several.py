@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -223,7 +224,7 @@ def test_auto_tries_what_sees_the_device(
     monkeypatch: pytest.MonkeyPatch, device: str | None
 ) -> None:
     kinds = Kinds(monkeypatch, simulated=gpu("simulated"))
-    choice = choose_sensor("auto", NOWHERE, device)
+    choice = choose_sensor("auto", replace(NOWHERE, gpu_uuid="GPU-1"), device)
     assert kinds.tried == ORDERS[device]
     assert [name for name, _ in choice.tried] == ORDERS[device]
     assert (choice.name, choice.usable) == ("none", False)
@@ -255,7 +256,7 @@ def test_what_auto_takes(
 ) -> None:
     found: Any = {name: gpu(name, f"rail of {name}") for name in here}
     kinds = Kinds(monkeypatch, **found)
-    choice = choose_sensor("auto", NOWHERE, device)
+    choice = choose_sensor("auto", replace(NOWHERE, gpu_uuid="GPU-1"), device)
     assert choice.name == taken
     assert choice.usable is (taken != "none")
     assert [sensor.closed for sensor in kinds.opened] == [1] * len(kinds.opened)

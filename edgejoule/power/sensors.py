@@ -220,7 +220,7 @@ def choose_sensor(
     tried = []
     for name in names:
         try:
-            tried.append((name, try_sensor(name, where)))
+            tried.append((name, try_sensor(name, where, device)))
         except EdgejouleError as error:
             mend = error.mend or "use --sensor none to measure time alone"
             raise UsageError(f"sensor {name}: {error.message}", mend) from error
@@ -239,7 +239,7 @@ def _choose_real(where: Where, device: str | None) -> SensorChoice:
         usable = []
         for name in together:
             try:
-                tried.append((name, try_sensor(name, where)))
+                tried.append((name, try_sensor(name, where, device)))
                 usable.append(name)
             except EdgejouleError as error:
                 tried.append((name, error.message))
@@ -254,12 +254,18 @@ def _choose_real(where: Where, device: str | None) -> SensorChoice:
     return SensorChoice(NONE, why, usable=False, mend=mend, tried=tuple(tried))
 
 
-def try_sensor(name: str, where: Where) -> str:
+def try_sensor(name: str, where: Where, device: str | None = None) -> str:
     """Read one value; return what was read, for people.
 
     Raises:
-        EdgejouleError: It is not here or gives no value.
+        EdgejouleError: It is not here or gives no value; or it cannot be told which of NVML's GPUs
+            the measured one is, whose place the first must not take.
     """
+    if name == "nvml" and device not in {None, "cpu"} and where.gpu_uuid is None:
+        raise UsageError(
+            f"which of NVML's GPUs {device} is cannot be told",
+            "see `measure_power.py rails` and that CUDA and NVML show the same GPUs",
+        )
     sensor = open_sensor(name, where)
     reasons: set[str] = set()
     with contextlib.closing(sensor):
