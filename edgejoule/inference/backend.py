@@ -13,12 +13,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from edgejoule.inference.workload import LoadedModel
+    from edgejoule.inference.workload import InputSpec, LoadedModel
+
+
+# tf32 is float32 in memory with products in TensorFloat-32; float32 forbids that.
+DTYPES = ("float32", "tf32", "float16", "bfloat16", "int8", "fp8")
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,17 @@ class BuildOptions:
     """What changes what is built or how it runs.
 
     Attributes:
-        dtype: `float32`, `float16`, `bfloat16`, `int8`: already resolved, never `auto`.
+        dtype: One of `DTYPES`: already resolved, never `auto`.
         device: `cpu` or `cuda:<index>`.
         threads: Threads of the CPU runtime, 0 for its own default.
         seed: Seed of everything random in the build.
         extra: Backend's own options by name (optimization_level, min_block_size, ...).
+        memory_limit_gib: What the process may take of the device's memory, in GiB; None: no limit.
+        calibration: What `int8` and `fp8` are calibrated with: a folder of images or `.npy` files,
+            a `.npy` file, or a kind of generated input (`normal`, ...).
+        calibration_cache: File with the ranges found by an earlier calibration, checked before it
+            is used; written if it is not there.
+        cache: Folder of this experiment's timing cache; None keeps none.
     """
 
     dtype: str
@@ -47,6 +57,10 @@ class BuildOptions:
     threads: int = 0
     seed: int = 0
     extra: Mapping[str, Any] = field(default_factory=dict)
+    memory_limit_gib: float | None = None
+    calibration: str | None = None
+    calibration_cache: str | None = None
+    cache: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +70,15 @@ class Tensor:
     name: str
     shape: tuple[int, ...] | None = None
     dtype: str | None = None
+
+
+LayerKind = Literal[
+    "convolution", "deconvolution", "dense", "matrix_product", "attention", "pooling",
+    "normalisation", "activation", "softmax", "elementwise", "reduction", "embedding", "recurrent",
+    "reformat", "shape", "quantise", "nothing", "fused",
+]  # fmt: skip
+"""What a layer does: `shape` moves or views data as the model asks, `reformat` as the runtime does
+for itself, `nothing` takes no time by design, `fused` is several of equal weight in one."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +91,20 @@ class Layer:
         type: Operation (`Conv`, `aten.convolution.default`, `CaskConvolution`).
         inputs: Input tensors, without weights where the runtime tells them apart.
         outputs: Output tensors.
-        attributes: kernel, stride, padding, dilation, groups, ... as the runtime names them.
-        module_path: Module in the user's model (`layer1.0.conv1`); None is *unmapped*.
+        attributes: What else the runtime says of it, under the runtime's own names.
+        module_path: Module in the user's model (`layer1.0.conv1`), the main one where several were
+            fused; None is *unmapped*.
         nodes: The ONNX or aten nodes behind it.
+        operation: What it does in words common to all backends (`LayerKind`); None is *unknown*.
+        kernel: Window per spatial axis.
+        stride: Per spatial axis.
+        padding: Per spatial axis if both sides are equal, else all begins, then all ends.
+        dilation: Per spatial axis.
+        groups: Groups of a convolution.
+        weights: Number of weights, bias included.
+        tactic: What the runtime calls the implementation that it chose.
+        fused: Operations in one layer, the main one first, as types of the nodes behind it.
+        modules: All modules behind it, in the order of execution.
         flops: Floating-point operations of one execution (a multiply-add counts two), where they
             follow from the shapes; None is *unknown*.
         bytes_moved: Bytes of inputs, outputs and weights, each counted once.
@@ -86,6 +120,16 @@ class Layer:
     nodes: tuple[str, ...] = ()
     flops: int | None = None
     bytes_moved: int | None = None
+    operation: LayerKind | None = None
+    kernel: tuple[int, ...] | None = None
+    stride: tuple[int, ...] | None = None
+    padding: tuple[int, ...] | None = None
+    dilation: tuple[int, ...] | None = None
+    groups: int | None = None
+    weights: int | None = None
+    tactic: str | None = None
+    fused: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,6 +142,7 @@ class EngineDescription:
         layers: The layers in the order of execution.
         settings: What was really applied (threads, optimisation level, cudnn.benchmark, ...).
         start_offsets: Whether the backend measures when each layer starts.
+        keep: Files among the artefacts that stay with the run as they are (the inspector's JSON).
     """
 
     backend: str
@@ -105,10 +150,30 @@ class EngineDescription:
     layers: tuple[Layer, ...]
     settings: dict[str, Any]
     start_offsets: bool
+    keep: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain dictionaries and lists."""
-        return asdict(self)
+        """Return plain dictionaries and lists, without the names of kept files."""
+        plain = asdict(self)
+        del plain["keep"]
+        return plain
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """A finished engine taken in from a file, in place of a model that is built.
+
+    Attributes:
+        name: Short name, becomes the run's.
+        inputs: The engine's inputs.
+        source: Where it comes from: what built it, as far as the file says, and its SHA-256.
+        engine: Its description.
+    """
+
+    name: str
+    inputs: tuple[InputSpec, ...]
+    source: dict[str, Any]
+    engine: EngineDescription
 
 
 @dataclass(frozen=True)
@@ -203,3 +268,14 @@ class Backend(Protocol):
 
     def open(self, artefacts: Path, options: BuildOptions) -> Session:
         """Load the artefacts."""
+
+
+class EngineBackend(Backend, Protocol):
+    """A runtime that can also take a finished engine from a file (`--engine`)."""
+
+    def adopt(self, engine: Path, options: BuildOptions, artefacts: Path) -> Adopted:
+        """Check an engine file, write artefacts as `build` does, and describe the engine.
+
+        Raises:
+            UsageError: The file is no engine, or one that cannot run here; with the reason.
+        """
