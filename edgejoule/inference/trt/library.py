@@ -1,0 +1,211 @@
+"""The module `tensorrt`: loaded, told its version, given a logger; and the list of what is used.
+
+Versions differ in what they have, and the numbers behind their enumerations were changed (facts of
+the migration from 10.x to 11.x: `STRONGLY_TYPED` is 1 in one and 0 in the other). So everything
+here goes by name, and `RELIED_ON` lists every name with the versions that have it; tests compare
+it with the bindings that NVIDIA published.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from edgejoule.errors import UsageError
+from edgejoule.inference.common import short
+
+OLDEST = (8, 6, 0)
+
+_INSTALL = (
+    "on a Jetson: apt install python3-libnvinfer, and a Python that sees the system's packages; "
+    "elsewhere: pip install tensorrt"
+)
+_KEPT_LINES = 200  # of warnings and of errors; a build may give thousands
+
+
+class Log(Protocol):
+    """TensorRT's logger as the rest of this package sees it."""
+
+    errors: list[str]
+    warnings: list[str]
+
+    def last_error(self) -> str:
+        """Return the last errors as one line, the oldest first; empty if there was none."""
+
+
+@dataclass(frozen=True)
+class ReliedOn:
+    """A name of TensorRT's Python API that this package uses.
+
+    Attributes:
+        name: Dotted, from the module: `IExecutionContext.enqueue_emits_profile`.
+        since: First version that has it; None: the oldest supported one has it.
+        until: First version without it; None: the newest has it.
+        optional: Whether it is looked for before it is used, at any version.
+    """
+
+    name: str
+    since: tuple[int, int] | None = None
+    until: tuple[int, int] | None = None
+    optional: bool = False
+
+    def expected(self, version: tuple[int, int, int]) -> bool:
+        """Whether that version of TensorRT must have the name."""
+        return (self.since is None or version[:2] >= self.since) and (
+            self.until is None or version[:2] < self.until
+        )
+
+
+def load_tensorrt() -> Any:
+    """Return the module `tensorrt`.
+
+    Raises:
+        UsageError: It is absent, broken (a library missing, another Python), too old, or a folder
+            of that name stands in its place.
+    """
+    try:
+        trt = importlib.import_module("tensorrt")
+    except ModuleNotFoundError as error:
+        if error.name == "tensorrt":
+            raise UsageError("TensorRT's Python module is not installed", _INSTALL) from error
+        raise UsageError(f"tensorrt cannot be imported ({short(error)})", _INSTALL) from error
+    except Exception as error:  # a placeholder package may raise anything
+        raise UsageError(
+            f"tensorrt is installed but cannot be loaded ({type(error).__name__}: {short(error)})",
+            "check that its libraries (libnvinfer.so) are of the same version and on the loader's "
+            "path, and that the NVIDIA driver is there",
+        ) from error
+    if not hasattr(trt, "__version__") or not hasattr(trt, "Runtime"):
+        where = getattr(trt, "__file__", None) or next(iter(getattr(trt, "__path__", "?")), "?")
+        raise UsageError(f"the module tensorrt found at {where} is not NVIDIA's", _INSTALL)
+    version = version_of(trt)
+    if version < OLDEST:
+        raise UsageError(
+            f"TensorRT {trt.__version__} is older than 8.6, the oldest supported",
+            "install a newer one, or measure with --backend onnxruntime",
+        )
+    return trt
+
+
+def version_of(trt: Any) -> tuple[int, int, int]:
+    """Return the version as three numbers; `10.3.0.post2` is (10, 3, 0).
+
+    Raises:
+        UsageError: The version cannot be read.
+    """
+    text = str(trt.__version__)
+    found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
+    if found is None:
+        raise UsageError(f"the version of tensorrt cannot be read: {text!r}", _INSTALL)
+    return int(found[1]), int(found[2]), int(found[3] or 0)
+
+
+def make_log(trt: Any) -> Any:
+    """Return an `ILogger` that keeps warnings and errors and prints both to stderr.
+
+    Args:
+        trt: The module.
+
+    Returns:
+        An object that is both a `trt.ILogger` and a `Log`.
+    """
+
+    class _Log(trt.ILogger):  # type: ignore[misc]  # the base is known at run time only
+        def __init__(self) -> None:
+            # Not `super()`: pybind11 wants the base's own initialiser called by its name.
+            trt.ILogger.__init__(self)
+            self.errors: list[str] = []
+            self.warnings: list[str] = []
+
+        def log(self, severity: Any, msg: str) -> None:
+            """Keep and print what TensorRT says; called by TensorRT, from any of its threads."""
+            name = severity.name
+            if name in {"ERROR", "INTERNAL_ERROR"}:
+                kept = self.errors
+            elif name == "WARNING":
+                kept = self.warnings
+            else:
+                return
+            text = " ".join(str(msg).split())
+            print(f"tensorrt {name.lower().replace('_', ' ')}: {text}", file=sys.stderr)
+            kept.append(text)
+            del kept[:-_KEPT_LINES]
+
+        def last_error(self) -> str:
+            """Return the last three errors as one line, the oldest first."""
+            return " | ".join(dict.fromkeys(self.errors[-3:]))
+
+    return _Log()
+
+
+_USED: dict[str, tuple[str, ...]] = {
+    "": (
+        "IGpuAllocator",
+        "ILogger",
+        "IOutputAllocator",
+        "IProfiler",
+        "Runtime",
+        "init_libnvinfer_plugins",
+    ),
+    "Runtime": ("deserialize_cuda_engine", "gpu_allocator"),
+    "ILogger": ("log",),
+    "IProfiler": ("report_layer_time",),
+    "ICudaEngine": (
+        "create_engine_inspector",
+        "create_execution_context",
+        "get_tensor_dtype",
+        "get_tensor_format",
+        "get_tensor_location",
+        "get_tensor_mode",
+        "get_tensor_name",
+        "get_tensor_profile_shape",
+        "get_tensor_profile_values",
+        "get_tensor_shape",
+        "is_shape_inference_io",
+        "num_aux_streams",
+        "num_io_tensors",
+        "num_layers",
+        "num_optimization_profiles",
+        "profiling_verbosity",
+    ),
+    "EngineInspector": ("execution_context", "get_engine_information"),
+    "IExecutionContext": (
+        "enqueue_emits_profile",
+        "execute_async_v3",
+        "get_max_output_size",
+        "get_tensor_shape",
+        "infer_shapes",
+        "nvtx_verbosity",
+        "profiler",
+        "report_to_profiler",
+        "set_input_shape",
+        "set_optimization_profile_async",
+        "set_output_allocator",
+        "set_tensor_address",
+    ),
+    "LayerInformationFormat": ("JSON",),
+    "ProfilingVerbosity": ("NONE", "LAYER_NAMES_ONLY", "DETAILED"),
+    "TensorFormat": ("LINEAR",),
+    "TensorIOMode": ("INPUT",),
+    "TensorLocation": ("HOST",),
+    "DataType": ("FLOAT", "HALF", "INT8", "INT32", "BOOL", "UINT8", "FP8"),
+}
+_BY_VERSION = (
+    ReliedOn("DataType.BF16", since=(9, 0)),
+    ReliedOn("DataType.INT64", since=(9, 0)),
+    ReliedOn("ICudaEngine.device_memory_size", until=(11, 0), optional=True),
+    ReliedOn("ICudaEngine.device_memory_size_v2", since=(10, 1), optional=True),
+)
+
+RELIED_ON: tuple[ReliedOn, ...] = (
+    *(
+        ReliedOn(f"{owner}.{name}" if owner else name)
+        for owner, names in _USED.items()
+        for name in names
+    ),
+    *_BY_VERSION,
+)
+"""Every name that is used, checked against real bindings by the lane `contracts`."""
