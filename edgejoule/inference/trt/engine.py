@@ -31,25 +31,31 @@ _DTYPES = {
 }
 
 _AGAIN = "build it again on this machine"
-# What TensorRT logs when a plan does not deserialise -> what that means. Texts as in reports of
-# TensorRT 8.2 to 10.x (issues 564, 2176, 3130 and 3898 of NVIDIA/TensorRT, pull request 3090 of
-# pytorch/TensorRT); `expecting` is this GPU, `got` is the plan's.
+_OR_INSTALL = f"{_AGAIN}, or install the version that built it"
+# What TensorRT logs when a plan does not deserialise -> what that means. Texts as users of TensorRT
+# 8.2 to 11 quote them (NVIDIA/TensorRT issues 564, 2176, 3130, 3898; pytorch/TensorRT pull request
+# 3090; the last one but two from TensorRT-RTX 1.5 itself); "expecting" is what is here, "got" the
+# plan's.
 _REFUSALS: tuple[tuple[str, str, str], ...] = (
     (
-        r"expecting compute (?P<here>[\d.]+) got compute (?P<plan>[\d.]+)",
+        r"expecting compute (?P<here>[\d.]*\d) got compute (?P<plan>[\d.]*\d)",
         "it was built for a GPU of compute capability {plan}, this one has {here}",
         _AGAIN,
     ),
     (
-        r"Version tag does not match\D*(?P<here>\d+)\D+(?P<plan>\d+)",
-        "it was built by another version of TensorRT (its plans have format {plan}, those of "
-        "this version {here})",
-        f"{_AGAIN}, or install the version that built it",
+        r"expecting library version \S+ got (?P<plan>\d[\w.]*\w)",
+        "it was built by TensorRT {plan}",
+        _OR_INSTALL,
     ),
     (
-        r"Version tag does not match|version mismatch|is not compatible with this version",
+        r"not compatible with this version of TensorRT",
         "it was built by another version of TensorRT",
-        f"{_AGAIN}, or install the version that built it",
+        _OR_INSTALL,
+    ),
+    (
+        r"Version tag does not match\D*(?P<here>\d+)\D+(?P<plan>\d+)",
+        "it was built by another version of TensorRT (its format is {plan}, here it is {here})",
+        _OR_INSTALL,
     ),
     (
         r"Platform specific tag mismatch",
@@ -57,19 +63,19 @@ _REFUSALS: tuple[tuple[str, str, str], ...] = (
         _AGAIN,
     ),
     (
-        r"[Mm]agic ?[Tt]ag",
+        r"[Mm]agic ?[Tt]ag|empty memory buffer",
         "it is no plan, or one of a version of TensorRT far from this one",
         f"give a plan as trtexec --saveEngine writes it, or {_AGAIN}",
     ),
     (
-        r"[Hh]ost code",
-        "it carries code of its own (a version-compatible plan with its runtime), which is not run",
-        "build it without that, or with EXCLUDE_LEAN_RUNTIME",
+        r"[Hh]ost(?: executable)? code",
+        "it carries a runtime of its own (version-compatible), which would run unseen code here",
+        "build it without VERSION_COMPATIBLE, or with EXCLUDE_LEAN_RUNTIME",
     ),
     (
-        r"[Pp]lugin\b.*not found|[Cc]ould not find plugin|getPluginCreator",
-        "it needs a plugin that is not loaded here",
-        "a plugin of one's own cannot be measured; build the engine without it",
+        r"(?:[Cc]annot|[Cc]ould not) find plugin:? *(?P<plugin>[\w:]+)|getPluginCreator",
+        "it needs a plugin that is not here ({plugin})",
+        "only TensorRT's own plugins are loaded; build the engine without it",
     ),
 )
 _OUT_OF_MEMORY = re.compile(r"out of memory|OutOfMemory|OUT_OF_MEMORY|insufficient memory", re.I)
@@ -148,7 +154,8 @@ def refusal(trt: Any, logged: str) -> EdgejouleError:
         )
     for pattern, reason, mend in _REFUSALS:
         if found := re.search(pattern, logged):
-            text = reason.format(**found.groupdict())
+            told = {key: value or "unnamed" for key, value in found.groupdict().items()}
+            text = reason.format(**told)
             return UsageError(f"{version} does not take the plan: {text}", mend)
     return MeasurementError(
         f"{version} cannot load the plan ({short_log(logged) or 'without a word'})", _AGAIN
