@@ -185,13 +185,15 @@ def measure_command(campaign: Campaign, network: Network) -> list[str]:
         "--min-block-size": knobs.min_block_size,
         "--repeats": knobs.repeats if knobs.repeats > 1 else None,
         "--wait-idle": knobs.wait_idle,
+        "--calibration": knobs.calibration,
+        "--memory-limit-gib": knobs.memory_limit_gib,
     }
     for flag, value in optional.items():
         if value is not None:
             command += [flag, str(value)]
     if network.input_shape is not None:
         command += ["--input-shape", *map(str, network.input_shape)]
-    return command
+    return [*command, "--cuda-graphs"] if knobs.cuda_graphs else command
 
 
 def verify_command(campaign: Campaign) -> list[str]:

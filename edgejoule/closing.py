@@ -91,6 +91,7 @@ def close_run(
         "weights": measured.setup["weights"],
         "source": measured.setup.get("source", {}),
         "input": measured.setup["input"],
+        "accuracy": measured.setup.get("accuracy"),
         "clock": {"wall_anchor": measured.wall_anchor},
         "phases": [dataclasses.asdict(span) for span in spans],
         "summary": summary,

@@ -15,7 +15,18 @@ from typing import Any
 
 from edgejoule.errors import UsageError
 
-SCHEMA_VERSION = 2  # docs/DatasetFormats.md has the history; 1 is still read
+SCHEMA_VERSION = 3  # docs/DatasetFormats.md has the history; 1 and 2 are still read
+# What only some backends know: key of `RunConfig.extra` -> flag of measure_inference_power.py.
+BACKEND_FLAGS = {
+    "optimization_level": "--optimization-level",
+    "min_block_size": "--min-block-size",
+    "require_full_compilation": "--require-full-compilation",
+    "shape_min": "--shape-min",
+    "shape_max": "--shape-max",
+    "cuda_graphs": "--cuda-graphs",
+    "allow_fallback": "--allow-fallback",
+}
+_ADDED = ("engine", "calibration", "calibration_sha256", "memory_limit_gib")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")
 
 
@@ -49,6 +60,11 @@ class RunConfig:
         mode: Power mode of the board, or None.
         board: Board id, or None.
         extra: Backend's own options.
+        engine: The engine file that is measured in place of a model that is built, as asked; its
+            hash is `model_sha256`.
+        calibration: What int8 and fp8 are calibrated with; None for other dtypes.
+        calibration_sha256: Hash of the user's calibration files.
+        memory_limit_gib: What the measured process may take of the device's memory, or None.
     """
 
     model: str
@@ -75,12 +91,19 @@ class RunConfig:
     mode: str | None = None
     board: str | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    engine: str | None = None
+    calibration: str | None = None
+    calibration_sha256: str | None = None
+    memory_limit_gib: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values, the shape as a list."""
+        """Return plain values, the shape as a list, without unused knobs that format 3 added.
+
+        So a run that uses none of them keeps the identity that older versions gave it.
+        """
         plain = asdict(self)
         plain["input_shape"] = None if self.input_shape is None else list(self.input_shape)
-        return plain
+        return {k: v for k, v in plain.items() if k not in _ADDED or v is not None}
 
     @classmethod
     def from_json(cls, plain: dict[str, Any]) -> RunConfig:
@@ -99,10 +122,11 @@ def build_sha256(config: RunConfig) -> str:
     """Return the SHA-256 over what changes the built engine and the inputs, nothing else."""
     names = (
         "model", "model_sha256", "weights", "seed", "input_shape", "input", "input_sha256",
-        "backend", "dtype", "device", "threads", "rebuild", "extra",
+        "backend", "dtype", "device", "threads", "rebuild", "extra", "engine", "calibration",
+        "calibration_sha256", "memory_limit_gib",
     )  # fmt: skip
     plain = config.to_json()
-    text = json.dumps({name: plain[name] for name in names}, sort_keys=True)
+    text = json.dumps({name: plain[name] for name in names if name in plain}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

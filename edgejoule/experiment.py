@@ -60,6 +60,8 @@ class Task:
         command: The exact command to repeat the run.
         board_id: As `machine` says.
         why: Why backend and sensor were chosen.
+        calibration_cache: File of calibrated ranges, checked if it is there, else written.
+        cache: Folder of the experiment's timing cache, so that all its builds choose alike.
     """
 
     config: RunConfig
@@ -71,6 +73,8 @@ class Task:
     where: Where = Where()  # noqa: RUF009 (frozen)
     command: tuple[str, ...] = ()
     why: dict[str, Any] = field(default_factory=dict)
+    calibration_cache: Path | None = None
+    cache: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -117,6 +121,13 @@ def set_up(task: Task, directory: Path, supervisor: Supervisor) -> dict[str, Any
             "threads": config.threads,
             "extra": config.extra,
             "input": config.input,
+            "engine": config.engine,
+            "memory_limit_gib": config.memory_limit_gib,
+            "calibration": config.calibration,
+            "calibration_cache": None
+            if task.calibration_cache is None
+            else str(task.calibration_cache),
+            "cache": None if task.cache is None else str(task.cache),
         },
         directory / "run.log",
     )
@@ -142,9 +153,9 @@ def adopt_build(build: Path, directory: Path) -> dict[str, Any]:
             shutil.copy2(source, target)
 
     shutil.copytree(build / "artefacts", directory / "artefacts", copy_function=link)
-    for name in _BUILD_FILES:
-        link(str(build / name), str(directory / name))
     found: dict[str, Any] = json.loads(setup.read_text(encoding="utf-8"))
+    for name in (*_BUILD_FILES, *found.get("keep", ())):
+        link(str(build / name), str(directory / name))
     return found
 
 
@@ -286,6 +297,7 @@ def _measure_config(config: RunConfig, directory: Path) -> dict[str, Any]:
             "threads": config.threads,
             "seed": config.seed,
             "extra": config.extra,
+            "memory_limit_gib": config.memory_limit_gib,
         },
         "warmup": config.warmup,
         "runs": config.runs,

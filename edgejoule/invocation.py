@@ -1,17 +1,15 @@
-"""From a command line to runs: resolve what `auto` means, order the repeats, measure, close.
+"""From a command line to runs: order the repeats, build, measure, close.
 
-Everything a user can get wrong is found here, before the first process starts.
+`resolving` has found before what a user can get wrong.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
 import random
-import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,150 +24,17 @@ from edgejoule.config import (
     identity_sha256,
     run_name,
 )
-from edgejoule.describing import described
 from edgejoule.errors import EXIT_USAGE, EdgejouleError, UsageError
 from edgejoule.experiment import Task, measure, request_of, set_up, supervised
-from edgejoule.files import sha256_of
 from edgejoule.phases import PhaseBoard
 from edgejoule.power.sensor import Where
+from edgejoule.resolving import resolve
 from edgejoule.supervision import StopFlag, stop_on_signals
 
 if TYPE_CHECKING:
     import argparse
 
-    from edgejoule.inference.workload import ModelFacts
-    from edgejoule.power.gpus import Gpu
     from edgejoule.report.progress import Progress
-
-_TENSORRT_ONLY = {
-    "optimization_level": "--optimization-level",
-    "min_block_size": "--min-block-size",
-}
-
-
-def describe_model(loader: str, spec: str) -> ModelFacts:
-    """Ask the loader's package what it knows of a model, without a framework or the token.
-
-    Raises:
-        UsageError: Unknown model, missing file, or no such package.
-    """
-    return described(f"{loader.partition(':')[0]}:describe", [spec])[0]
-
-
-@dataclasses.dataclass(frozen=True)
-class Resolved:
-    """What a command line comes to, nothing `auto` any more.
-
-    Attributes:
-        config: The configuration.
-        model: The model's name.
-        machine: What `describe_machine` says.
-        why: Why backend and sensor were chosen.
-        where: Where the sensor is.
-    """
-
-    config: RunConfig
-    model: str
-    machine: dict[str, Any]
-    why: dict[str, Any]
-    where: Where
-
-
-def resolve(args: argparse.Namespace) -> Resolved:
-    """Resolve what `auto` means.
-
-    Raises:
-        UsageError: Something asked for is not here or does not fit.
-    """
-    from edgejoule.inference.backends import choose_backend, resolve_device, resolve_dtype
-    from edgejoule.machine import describe_machine
-    from edgejoule.power.sensors import board_channels, choose_sensor
-
-    facts = describe_model(args.loader, args.model)
-    backend, why_backend = choose_backend(args.backend, facts.forms)
-    gpu = named_gpu(args.device)
-    device = resolve_device(backend, args.device if gpu is None else gpu.device)
-    dtype = resolve_dtype(backend, device, args.dtype)
-    where = Where(args.sysfs_root, gpu_uuid(device, gpu))
-    sensor = choose_sensor(args.sensor, where, device)
-    # The board's own rails, whichever sensor was asked for: a board keeps its name.
-    machine = describe_machine(args.sysfs_root, channels=board_channels(where))
-    extra = {
-        name: getattr(args, name) for name in _TENSORRT_ONLY if getattr(args, name) is not None
-    }
-    for name in extra:
-        if "tensorrt" not in backend.name:
-            raise UsageError(
-                f"the backend {backend.name} knows no {_TENSORRT_ONLY[name]}", "leave it out"
-            )
-    config = RunConfig(
-        model=args.model,
-        backend=backend.name,
-        dtype=dtype,
-        device=device,
-        input_shape=tuple(args.input_shape) if args.input_shape else facts.input_shape,
-        input=args.input,
-        input_sha256=hash_of_files(args.input),
-        weights=args.weights,
-        model_sha256=facts.sha256,
-        seed=args.seed,
-        warmup=args.warmup,
-        runs=args.runs,
-        clean_runs=args.clean_runs,
-        clean_seconds=args.clean_seconds,
-        precision_percent=args.precision,
-        rate_hz=args.rate_hz,
-        idle_duration_s=args.idle_duration,
-        sensor=sensor.name,
-        threads=args.threads,
-        mode=machine.get("power_mode"),
-        board=machine.get("board_id"),
-        extra=extra,
-    )
-    why = {"backend": list(why_backend), "sensor": sensor.why}
-    return Resolved(config, facts.name, machine, why, where)
-
-
-def named_gpu(asked: str | None) -> Gpu | None:
-    """Return the GPU that `--device` names by UUID or PCI address; None: it names it otherwise."""
-    if asked is None or asked == "auto" or re.fullmatch(r"cpu|cuda(:\d+)?|\d+", asked):
-        return None
-    from edgejoule.power.gpu_choice import find_gpu
-
-    return find_gpu(asked)
-
-
-def gpu_uuid(device: str, gpu: Gpu | None) -> str | None:
-    """Return what NVML calls the GPU that is measured, None for a CPU or a GPU that NVML has not.
-
-    CUDA and NVML count differently, so that an ordinal is turned into a UUID by asking CUDA.
-    """
-    if not device.startswith("cuda"):
-        return None
-    if gpu is None:
-        from edgejoule.power.gpu_choice import find_gpu
-
-        try:
-            gpu = find_gpu(device)
-        except UsageError:
-            return None  # the framework's own list counts; without a UUID NVML is not used
-    return gpu.uuid
-
-
-def hash_of_files(kind: str) -> str | None:
-    """Return the SHA-256 over the names and bytes of `--input`'s files, None for generated input.
-
-    A path that is not there is found out, and said, when the inputs are made.
-    """
-    path = Path(kind)
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
-    digest = hashlib.sha256()
-    found = False
-    for file in files:
-        if file.is_file():
-            found = True
-            digest.update(file.name.encode() + b"\0" + sha256_of(file).encode())
-    return digest.hexdigest() if found else None
 
 
 def plan_repeats(config: RunConfig, repeats: int, rebuilds: int) -> list[RunConfig]:
@@ -224,7 +89,7 @@ def measure_all(args: argparse.Namespace, arguments: Sequence[str]) -> int:
         for text in (*why["backend"], f"sensor: {why['sensor']}"):
             progress.line(text)
         if args.setup_only:
-            build_once(config, args.loader, build, progress, stop)
+            build_once(config, args, build, timing_cache(build.parent), progress, stop)
             print(build)
             return 0
         check_result_folder(args.result_dir)
@@ -243,7 +108,8 @@ def measure_all(args: argparse.Namespace, arguments: Sequence[str]) -> int:
                     continue
                 where = builds.get(one.rebuild)
                 if where is not None and not args.skip_setup and not where.exists():
-                    build_once(one, args.loader, where, progress, stop)
+                    cache = timing_cache(args.result_dir)
+                    build_once(one, args, where, cache, progress, stop)
                 task = Task(
                     config=one,
                     name=name,
@@ -254,6 +120,8 @@ def measure_all(args: argparse.Namespace, arguments: Sequence[str]) -> int:
                     where=resolved.where,
                     command=command,
                     why=why,
+                    calibration_cache=args.calibration_cache,
+                    cache=timing_cache(args.result_dir),
                 )
                 wait_until_idle(args, resolved.where, progress, stop)
                 _show(args, run_task(task, resolved.machine, progress, stop))
@@ -304,8 +172,23 @@ def default_artefacts(config: RunConfig) -> Path:
     return cache / "edgejoule" / "artefacts" / build_sha256(config)[:16]
 
 
+def timing_cache(folder: Path) -> Path:
+    """Return where the builds below a folder keep what TensorRT measured of its kernels.
+
+    One for all builds of a dataset, so that they choose alike; git, DVC and `recover` leave it.
+    """
+    from edgejoule.dataset.run_directory import PARTIAL
+
+    return (folder / PARTIAL / ".timing").absolute()
+
+
 def build_once(
-    config: RunConfig, loader: str, directory: Path, progress: Progress, stop: StopFlag
+    config: RunConfig,
+    args: argparse.Namespace,
+    directory: Path,
+    cache: Path,
+    progress: Progress,
+    stop: StopFlag,
 ) -> dict[str, Any]:
     """Run the set-up alone into `directory`, which is made anew."""
     import shutil
@@ -313,7 +196,14 @@ def build_once(
     if directory.exists():
         shutil.rmtree(directory)
     directory.mkdir(parents=True)
-    task = Task(config=config, name="build", dataset=directory, loader=loader)
+    task = Task(
+        config=config,
+        name="build",
+        dataset=directory,
+        loader=args.loader,
+        calibration_cache=args.calibration_cache,
+        cache=cache,
+    )
     board = PhaseBoard(directory / "page.bin", directory / "phases.jsonl")
     try:
         board.mark("setup")

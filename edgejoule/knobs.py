@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from edgejoule.errors import UsageError
+from edgejoule.inference.backend import DTYPES
 
 Push = Literal["each", "end", "later", "off"]
 TOKEN = "DAGSHUB_USER_TOKEN"  # noqa: S105 (the variable's name)
@@ -64,6 +65,9 @@ class Knobs:
         yes: Whether to go on without asking.
         token: Whether there is a token; the token itself is kept nowhere.
         wait_idle: How long to wait for an idle GPU before each network (`10m`), None: not at all.
+        calibration: What int8 and fp8 are calibrated with, None for other dtypes.
+        memory_limit_gib: What a measured process may take of the device's memory, None: no limit.
+        cuda_graphs: Whether the clean pass replays a CUDA graph.
     """
 
     models: tuple[str, ...] = ()
@@ -89,6 +93,9 @@ class Knobs:
     yes: bool = False
     token: bool = False
     wait_idle: str | None = None
+    calibration: str | None = None
+    memory_limit_gib: float | None = None
+    cuda_graphs: bool = False
 
     @property
     def run_idle_s(self) -> float:
@@ -136,7 +143,7 @@ def read_knobs(environment: Mapping[str, str], *, demo: bool = False) -> Knobs:
         clean_runs=optional_count("CLEAN_RUNS"),
         clean_seconds=_seconds("CLEAN_SECONDS", get("CLEAN_SECONDS") or f"{CLEAN_S:g}"),
         warmup=count("WARMUP", 50, least=0),
-        dtype=choice("DTYPE", "auto", ("auto", "float16", "bfloat16", "float32", "int8")),
+        dtype=_calibrated(choice("DTYPE", "auto", ("auto", *DTYPES)), get("CALIBRATION")),
         batch=count("BATCH", 1),
         idle_duration_s=_seconds("IDLE_DURATION", get("IDLE_DURATION") or "120"),
         result_dir=Path(get("RESULT_DIR") or "raw_data"),
@@ -154,7 +161,33 @@ def read_knobs(environment: Mapping[str, str], *, demo: bool = False) -> Knobs:
         yes=_flag("YES", get("YES")),
         token=token,
         wait_idle=_duration("WAIT_IDLE", get("WAIT_IDLE")),
+        calibration=get("CALIBRATION"),
+        memory_limit_gib=_gib("MEMORY_LIMIT_GIB", get("MEMORY_LIMIT_GIB")),
+        cuda_graphs=_flag("CUDA_GRAPHS", get("CUDA_GRAPHS")),
     )
+
+
+def _calibrated(dtype: str, calibration: str | None) -> str:
+    """Refuse int8 and fp8 without calibration data, and data that nothing would use."""
+    if dtype in ("int8", "fp8") and calibration is None:
+        raise UsageError(
+            f"DTYPE={dtype} needs CALIBRATION", "give a folder of images the network is meant for"
+        )
+    if calibration is not None and dtype not in ("int8", "fp8"):
+        raise UsageError(f"CALIBRATION is for int8 and fp8, DTYPE is {dtype}", "leave it out")
+    return dtype
+
+
+def _gib(name: str, text: str | None) -> float | None:
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        raise UsageError(f"{name}={text!r} is no number", "give GiB above 0") from None
+    if not 0 < value < math.inf:
+        raise UsageError(f"{name}={text} is no size", "give GiB above 0")
+    return value
 
 
 def _count(name: str, text: str, least: int) -> int:

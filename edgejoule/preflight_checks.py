@@ -201,12 +201,14 @@ def check_backend(
         detail = f"{backend.name} wants {backend.form}, in which these cannot be had here: "
         mend = "MODELS=" + ",".join(n.spec for n in networks if n.spec not in unfit)
         return backend, Check(name, "blocks", detail + ", ".join(unfit), mend)
-    tensorrt = {
-        "OPTIMIZATION_LEVEL": knobs.optimization_level,
-        "MIN_BLOCK_SIZE": knobs.min_block_size,
+    asked = {
+        "optimization_level": ("OPTIMIZATION_LEVEL", knobs.optimization_level),
+        "min_block_size": ("MIN_BLOCK_SIZE", knobs.min_block_size),
+        "cuda_graphs": ("CUDA_GRAPHS", knobs.cuda_graphs or None),
     }
-    given = [knob for knob, value in tensorrt.items() if value is not None]
-    if given and "tensorrt" not in backend.name:
+    known = said["options"]
+    given = [name for key, (name, value) in asked.items() if value is not None and key not in known]
+    if given:
         detail = f"{backend.name} knows no {' and no '.join(given)}"
         return backend, Check(name, "blocks", detail, "leave it out")
     why = f" ({'; '.join(said['why'])})" if said["why"] else ""

@@ -3,7 +3,8 @@
     python -m edgejoule.preflight_probe backend NAME DTYPE FORM[,FORM]
     python -m edgejoule.preflight_probe server OWNER NAME    (an empty OWNER is the token's user)
 
-Each prints one JSON object. `backend`: `backend`, `form`, `device`, `dtype`, `why`. `server`:
+Each prints one JSON object. `backend`: `backend`, `form`, `device`, `dtype`, `why`,
+`options`. `server`:
 `label`, `exists`, `writable`, `user`, `owner`. Either: `error`, `mend`, `exit_code`.
 """
 
@@ -21,7 +22,7 @@ def probe_backend(name: str, dtype: str, forms: tuple[str, ...]) -> dict[str, ob
     """Choose a backend by trying, as a measurement does, and say what it is."""
     from edgejoule.inference.backends import choose_backend, resolve_device, resolve_dtype
 
-    chosen, why = choose_backend(name, forms)
+    chosen, why = choose_backend(name, forms, dtype)
     device = resolve_device(chosen, None)
     resolved = resolve_dtype(chosen, device, dtype)
     return {
@@ -30,6 +31,7 @@ def probe_backend(name: str, dtype: str, forms: tuple[str, ...]) -> dict[str, ob
         "device": device,
         "dtype": resolved,
         "why": list(why),
+        "options": list(chosen.options),
     }
 
 

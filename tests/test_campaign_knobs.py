@@ -43,12 +43,13 @@ def test_every_knob_is_read() -> None:
             "MIN_BLOCK_SIZE": "3", "REPEATS": "4", "PUSH": "end", "DAGSHUB_USER_TOKEN": "secret",
             "DAGSHUB_OWNER": "me", "DAGSHUB_REPO_NAME": "r", "COMMIT_MESSAGE": "m",
             "CREATE_REPO": "1", "YES": "yes", "WAIT_IDLE": "10m",
+            "CALIBRATION": "photos", "MEMORY_LIMIT_GIB": "3.5", "CUDA_GRAPHS": "1",
         }
     )  # fmt: skip
     assert knobs == Knobs(
         ("a", "b", "c"), 5, 6, 7.0, 0, "int8", 2, 1.5, Path("d"), "torch", "none", "random", 0, 3,
         4, "end", "me", "r", "m", create_repository=True, yes=True, token=True,
-        wait_idle="10m",
+        wait_idle="10m", calibration="photos", memory_limit_gib=3.5, cuda_graphs=True,
     )  # fmt: skip
     assert knobs.run_idle_s == 1.5
     assert "secret" not in repr(knobs)
@@ -84,7 +85,8 @@ def test_demo_is_small_and_what_is_given_wins() -> None:
         *(("IDLE_DURATION", value) for value in ("0", "-3", "nan", "inf", "long")),
         ("WARMUP", "-1"), ("WARMUP", "x"), ("OPTIMIZATION_LEVEL", "-1"), ("DTYPE", "float8"),
         ("WEIGHTS", "some"), ("PUSH", "always"), ("PUSH", "each"), ("YES", "maybe"),
-        ("CREATE_REPO", "2"), ("MODELS", ","),
+        ("CREATE_REPO", "2"), ("MODELS", ","), ("CUDA_GRAPHS", "2"), ("DTYPE", "int8"),
+        *(("MEMORY_LIMIT_GIB", value) for value in ("0", "-1", "inf", "much")),
     ],
 )  # fmt: skip
 def test_bad_values_name_the_knob(name: str, value: str) -> None:
@@ -93,6 +95,13 @@ def test_bad_values_name_the_knob(name: str, value: str) -> None:
     assert caught.value.message.startswith(f"{name}=")
     assert caught.value.mend
     assert caught.value.exit_code == 2
+
+
+def test_calibration_belongs_to_int8_and_fp8() -> None:
+    with pytest.raises(UsageError, match="DTYPE=fp8 needs CALIBRATION; give a folder of images"):
+        read_knobs({"DTYPE": "fp8"})
+    with pytest.raises(UsageError, match="CALIBRATION is for int8 and fp8, DTYPE is auto"):
+        read_knobs({"CALIBRATION": "photos"})
 
 
 @given(st.dictionaries(st.sampled_from(["RUNS", "WARMUP", "IDLE_DURATION", "YES"]), st.text()))

@@ -151,7 +151,8 @@ def test_server(said: dict[str, Any] | None, verdict: str, exit_code: int, mend:
 
 def test_backend() -> None:
     networks = [Network("a", "a", forms=("onnx",)), Network("b", "b")]
-    said = {"backend": "torch", "form": "torch", "device": "cuda:0", "dtype": "float16", "why": []}
+    said = {"backend": "torch", "form": "torch", "device": "cuda:0", "dtype": "float16", "why": [],
+            "options": ["cuda_graphs"]}  # fmt: skip
     backend, check = checks.check_backend(said, Knobs(), networks)
     assert (check.verdict, check.mend) == ("blocks", "MODELS=b")
     assert "in which these cannot be had here: a" in check.detail
@@ -159,10 +160,12 @@ def test_backend() -> None:
     assert (backend.gpu, check.verdict) == (True, "ok")
     _, check = checks.check_backend(said, Knobs(min_block_size=1), networks[1:])
     assert (check.verdict, check.detail) == ("blocks", "torch knows no MIN_BLOCK_SIZE")
-    _, check = checks.check_backend(
-        {**said, "backend": "torch-tensorrt"}, Knobs(min_block_size=1), networks[1:]
-    )
+    assert checks.check_backend(said, Knobs(cuda_graphs=True), networks[1:])[1].verdict == "ok"
+    compiled = {**said, "backend": "torch-tensorrt", "options": ["min_block_size"]}
+    _, check = checks.check_backend(compiled, Knobs(min_block_size=1), networks[1:])
     assert check.verdict == "ok"
+    _, check = checks.check_backend(compiled, Knobs(cuda_graphs=True), networks[1:])
+    assert check.detail == "torch-tensorrt knows no CUDA_GRAPHS"
     backend, check = checks.check_backend(None, Knobs(backend="torch"), [])
     assert (backend, check.verdict) == (Backend("torch"), "warning")
     assert backend.gpu is None

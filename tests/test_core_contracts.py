@@ -85,7 +85,8 @@ def test_identity_changes_with_every_knob_and_survives_json():
         "clean_seconds": 3.0,
         "precision_percent": 2.0, "rate_hz": 30.0, "idle_duration_s": 1.0, "sensor": "simulated",
         "threads": 1, "repeat": 1, "rebuild": 1, "mode": "MAXN", "board": "orin",
-        "extra": {"min_block_size": 1},
+        "extra": {"min_block_size": 1}, "engine": "e", "calibration": "normal",
+        "calibration_sha256": "c", "memory_limit_gib": 4.0,
     }  # fmt: skip
     assert changed.keys() == {field.name for field in dataclasses.fields(RunConfig)}
     for name, value in changed.items():
@@ -94,11 +95,24 @@ def test_identity_changes_with_every_knob_and_survives_json():
         assert [text.split()[0] for text in differences(BASE.to_json(), other.to_json())] == [name]
 
 
+def test_a_run_that_uses_no_new_knob_keeps_its_identity():
+    """Runs that schema version 2 wrote are still found complete, not measured again."""
+    import dataclasses
+
+    assert {"engine", "calibration", "calibration_sha256", "memory_limit_gib"}.isdisjoint(
+        BASE.to_json()
+    )
+    limited = dataclasses.replace(BASE, memory_limit_gib=4.0)
+    assert limited.to_json().keys() - BASE.to_json().keys() == {"memory_limit_gib"}
+    assert RunConfig.from_json(limited.to_json()) == limited
+
+
 def test_a_build_depends_on_what_is_built_only():
     import dataclasses
 
     assert build_sha256(dataclasses.replace(BASE, runs=7, sensor="x")) == build_sha256(BASE)
-    assert build_sha256(dataclasses.replace(BASE, dtype="bfloat16")) != build_sha256(BASE)
+    for name, value in {"dtype": "int8", "calibration": "normal", "memory_limit_gib": 2.0}.items():
+        assert build_sha256(dataclasses.replace(BASE, **{name: value})) != build_sha256(BASE)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edgejoule import gpu_watch, invocation
+from edgejoule import gpu_watch, invocation, resolving
 from edgejoule.config import RunConfig
 from edgejoule.dataset.versions import _unreal
 from edgejoule.energy.trace import rail_powers
@@ -74,16 +74,16 @@ def test_without_nvml_there_is_no_list(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_device_of_a_run_and_its_uuid(
     fake: FakeNvidia, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert [invocation.named_gpu(name) for name in (None, "auto", "cpu", "cuda:1", "0")] == [
+    assert [resolving.named_gpu(name) for name in (None, "auto", "cpu", "cuda:1", "0")] == [
         None
     ] * 5
-    gpu = invocation.named_gpu(H200)
+    gpu = resolving.named_gpu(H200)
     assert gpu is not None
     assert gpu.device == "cuda:1"
-    assert invocation.gpu_uuid("cuda:1", gpu) == H200
-    assert invocation.gpu_uuid("cuda:0", None) == OTHER
-    assert invocation.gpu_uuid("cpu", None) is None
-    assert invocation.gpu_uuid("cuda:7", None) is None  # the framework's own list counts
+    assert resolving.gpu_uuid("cuda:1", gpu) == H200
+    assert resolving.gpu_uuid("cuda:0", None) == OTHER
+    assert resolving.gpu_uuid("cpu", None) is None
+    assert resolving.gpu_uuid("cuda:7", None) is None  # the framework's own list counts
 
 
 def waiting(longest_s: float | None) -> argparse.Namespace:

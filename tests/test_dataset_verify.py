@@ -215,7 +215,7 @@ def test_a_wrong_energy_of_the_inference_contradicts_the_trace(run):
         ({"config_sha256": "0" * 64}, "config_sha256 is not the hash of config"),
         ({"status": "done"}, "status: 'done' is not one of"),
         ({"weights": 3}, "weights: 3 is not one of"),
-        ({"schema_version": 3}, "schema_version 3 is newer than this edgejoule reads"),
+        ({"schema_version": 4}, "schema_version 4 is newer than this edgejoule reads"),
         ({"surprise": 1}, "document: Additional properties are not allowed"),
         ({"status": "failed", "missing": ["x"]}, "the measurement failed: x"),
         (

@@ -18,8 +18,18 @@ from edgejoule.inference.backend import Availability, Backend
 class Fake:
     """A backend that is what the test says."""
 
-    def __init__(self, name: str, form: str, usable: bool, devices: tuple[str, ...]) -> None:
+    options = ()
+
+    def __init__(
+        self,
+        name: str,
+        form: str,
+        usable: bool,
+        devices: tuple[str, ...],
+        gpu_dtypes: tuple[str, ...] = ("float16", "float32"),
+    ) -> None:
         self.name, self.form, self._usable, self._devices = name, form, usable, devices
+        self._gpu_dtypes = gpu_dtypes
 
     def availability(self) -> Availability:
         if self._usable:
@@ -28,7 +38,7 @@ class Fake:
 
     def dtypes(self, device: str) -> tuple[str, ...]:
         if device.startswith("cuda"):
-            return ("float16", "float32")
+            return self._gpu_dtypes
         return ("float32", "bfloat16") if device == "cpu" else ()
 
     def devices(self) -> tuple[str, ...]:
@@ -36,9 +46,20 @@ class Fake:
 
 
 def world(
-    monkeypatch: pytest.MonkeyPatch, *, ort: bool, torch: bool, gpu: bool, node: bool | None = None
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    ort: bool,
+    torch: bool,
+    gpu: bool,
+    node: bool | None = None,
+    compiled: bool = False,
+    tensorrt: bool = False,
 ) -> None:
+    cuda = ("cuda:0",)
+    more = ("float16", "float32", "int8")
     made: dict[str, Backend] = {
+        "torch-tensorrt": Fake("torch-tensorrt", "torch", compiled, cuda),  # type: ignore[dict-item]
+        "tensorrt": Fake("tensorrt", "onnx", tensorrt, cuda, more),  # type: ignore[dict-item]
         "onnxruntime": Fake("onnxruntime", "onnx", ort, ("cpu",)),  # type: ignore[dict-item]
         "torch": Fake("torch", "torch", torch, ("cuda:0", "cpu") if gpu else ("cpu",)),  # type: ignore[dict-item]
     }
@@ -81,7 +102,37 @@ def test_a_gpu_that_torch_cannot_use_is_not_taken(monkeypatch: pytest.MonkeyPatc
     world(monkeypatch, ort=True, torch=True, gpu=False, node=True)
     backend, why = backends.choose_backend("auto", BOTH)
     assert backend.name == "onnxruntime"
-    assert "though /dev has an NVIDIA GPU" in why[0]
+    assert any("though /dev has an NVIDIA GPU" in line for line in why)
+
+
+def test_auto_prefers_torch_tensorrt_then_tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = {"ort": True, "torch": True, "gpu": True, "tensorrt": True}
+    world(monkeypatch, **everything, compiled=True)
+    backend, why = backends.choose_backend("auto", BOTH)
+    assert (backend.name, why) == (
+        "torch-tensorrt", ["torch-tensorrt chosen: torch-tensorrt works"],
+    )  # fmt: skip
+    backend, why = backends.choose_backend("auto", ("onnx",))
+    assert backend.name == "tensorrt"
+    assert why[0].startswith("torch-tensorrt passed over: it needs the model as torch")
+    world(monkeypatch, **everything)
+    backend, why = backends.choose_backend("auto", BOTH)
+    assert backend.name == "tensorrt"
+    assert why[0] == "torch-tensorrt passed over: torch-tensorrt is not installed"
+
+
+def test_auto_heeds_the_dtype_and_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    world(monkeypatch, ort=True, torch=True, gpu=True, tensorrt=True, compiled=True)
+    backend, why = backends.choose_backend("auto", BOTH, "int8")
+    assert backend.name == "tensorrt"
+    assert why[0] == "torch-tensorrt passed over: it has no int8 on cuda:0"
+    backend, why = backends.choose_backend("auto", BOTH, device="cpu")
+    assert backend.name == "onnxruntime"
+    assert why[:2] == [
+        "torch-tensorrt passed over: --device cpu", "tensorrt passed over: --device cpu",
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match="no backend can run this model here.*it has no fp8"):
+        backends.choose_backend("auto", BOTH, "fp8")
 
 
 def test_nothing_usable_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,7 +144,7 @@ def test_nothing_usable_says_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
     ):
         backends.choose_backend("torch", BOTH)
     world(monkeypatch, ort=True, torch=True, gpu=False)
-    with pytest.raises(UsageError, match=r"needs the model as torch.*--backend onnxruntime"):
+    with pytest.raises(UsageError, match=r"needs the model as torch.*--backend tensorrt or onnxruntime"):
         backends.choose_backend("torch", ("onnx",))
     backend, why = backends.choose_backend("torch", BOTH)
     assert (backend.name, why) == ("torch", ["torch was asked for: torch works"])
@@ -102,7 +153,7 @@ def test_nothing_usable_says_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
 def test_an_unknown_backend_gets_the_close_name() -> None:
     with pytest.raises(UsageError, match=r"'onnxrutime'.*did you mean onnxruntime"):
         backends.choose_backend("onnxrutime", BOTH)
-    with pytest.raises(UsageError, match="use auto, onnxruntime, torch"):
+    with pytest.raises(UsageError, match="use auto, torch-tensorrt, tensorrt, onnxruntime, torch"):
         backends.get_backend("cobol")
     for name in backends.backend_names():
         assert backends.get_backend(name).name == name

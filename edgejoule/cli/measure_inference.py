@@ -82,24 +82,64 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    what = parser.add_argument_group("what is measured")
-    what.add_argument(
+    _add_what(parser.add_argument_group("what is measured"))
+    _add_how(parser.add_argument_group("how it is measured"))
+    _add_build(parser.add_argument_group("how it is built and run"))
+    _add_power(parser.add_argument_group("power"))
+    _add_where(parser.add_argument_group("where it goes"))
+    talk = parser.add_argument_group("output")
+    talk.add_argument("--quiet", action="store_true", help="no progress, no table")
+    talk.add_argument("--json", action="store_true", help="print the summary as JSON")
+    talk.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def _add_what(what: argparse._ArgumentGroup) -> None:
+    which = what.add_mutually_exclusive_group(required=True)
+    which.add_argument(
         "--model",
-        required=True,
         metavar="MODEL",
         help="name of a network, file.py:function, x.onnx or x.pt2 (a torch.export program)",
+    )
+    which.add_argument(
+        "--engine",
+        type=Path,
+        metavar="FILE",
+        help="a finished TensorRT engine: one that this project left, a plain plan (trtexec), or "
+        "one of Ultralytics; needs neither torch nor onnx",
     )
     what.add_argument(
         "--backend",
         default="auto",
         metavar="NAME",
-        help="auto, onnxruntime or torch (default: auto, which says what it chose and why)",
+        help="auto, torch-tensorrt, tensorrt, onnxruntime or torch (default: auto, the first of "
+        "these that works here; it says what it passed over and why)",
     )
     what.add_argument(
         "--dtype",
         default="auto",
         metavar="TYPE",
-        help="auto, float32, float16 or bfloat16 (default: auto, float16 on a GPU, else float32)",
+        help="auto, float32, tf32, float16, bfloat16, int8 or fp8 (default: auto, float16 on a "
+        "GPU, else float32); how far the outputs are from float32 is recorded",
+    )
+    what.add_argument(
+        "--calibration",
+        metavar="KIND",
+        help="what int8 and fp8 are calibrated with: a folder of images or .npy files of the kind "
+        "that the network will see, a .npy file, or normal, uniform (generated, and said so)",
+    )
+    what.add_argument(
+        "--calibration-cache",
+        type=Path,
+        metavar="FILE",
+        help="keep the calibrated ranges in this file; one that is there is used if model, data "
+        "and versions are the same, and refused if not",
+    )
+    what.add_argument(
+        "--allow-fallback",
+        choices=("float16",),
+        help="let layers without an int8 or fp8 implementation run in float16 (default: they do "
+        "not change their type)",
     )
     what.add_argument(
         "--weights",
@@ -136,7 +176,9 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--seed", type=int, default=0, help="seeds weights, inputs and orders (default: 0)"
     )
-    how = parser.add_argument_group("how it is measured")
+
+
+def _add_how(how: argparse._ArgumentGroup) -> None:
     how.add_argument(
         "--warmup",
         type=_count_or_zero,
@@ -200,19 +242,53 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="S",
         help="seconds of each of the run's four idle baselines (default: %(default)s)",
     )
-    how.add_argument(
+
+
+def _add_build(build: argparse._ArgumentGroup) -> None:
+    build.add_argument(
         "--optimization-level",
         type=int,
-        metavar="L",
-        help="TensorRT builder's level (backends with TensorRT)",
+        choices=range(6),
+        metavar="0-5",
+        help="how long TensorRT searches for fast kernels (default: TensorRT's own)",
     )
-    how.add_argument(
+    build.add_argument(
         "--min-block-size",
         type=_count,
         metavar="N",
-        help="least operators of a TensorRT block (backend torch-tensorrt)",
+        help="backend torch-tensorrt: parts with fewer operators stay in PyTorch",
     )
-    power = parser.add_argument_group("power")
+    build.add_argument(
+        "--require-full-compilation",
+        action="store_true",
+        help="backend torch-tensorrt: fail where a part would stay in PyTorch",
+    )
+    build.add_argument(
+        "--shape-min",
+        nargs="+",
+        type=_count,
+        metavar="N",
+        help="build for inputs from this shape on (backend tensorrt); measured is --input-shape",
+    )
+    build.add_argument(
+        "--shape-max", nargs="+", type=_count, metavar="N", help="and up to this shape"
+    )
+    build.add_argument(
+        "--cuda-graphs",
+        action="store_true",
+        help="replay a CUDA graph in the clean pass, which spares the launches; layers are always "
+        "timed without",
+    )
+    build.add_argument(
+        "--memory-limit-gib",
+        type=_positive,
+        metavar="G",
+        help="what the measured process may take of the device's memory; whether it was enforced "
+        "or only watched stands in the result",
+    )
+
+
+def _add_power(power: argparse._ArgumentGroup) -> None:
     power.add_argument(
         "--sensor",
         default="auto",
@@ -241,7 +317,9 @@ def build_parser() -> argparse.ArgumentParser:
         choices=("proportional",),
         help="how an inference's energy is split over its layers (default: %(default)s to time)",
     )
-    where = parser.add_argument_group("where it goes")
+
+
+def _add_where(where: argparse._ArgumentGroup) -> None:
     where.add_argument(
         "--result-dir",
         type=Path,
@@ -276,11 +354,6 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PACKAGE:FUNCTION",
         help="what turns a name into a model (default: %(default)s)",
     )
-    talk = parser.add_argument_group("output")
-    talk.add_argument("--quiet", action="store_true", help="no progress, no table")
-    talk.add_argument("--json", action="store_true", help="print the summary as JSON")
-    talk.add_argument("--debug", action="store_true", help="show tracebacks")
-    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -57,9 +57,10 @@ def check_tables(path: Path, run: dict[str, Any], sound: set[str]) -> list[Findi
         findings += wrong
         profiled = passes.get("profiled")
         windows = not wrong
-    layers = _layer_count(path, sound, findings)
+    layers, overlap = _read_engine(path, sound, findings)
     if "layers" in readable and profiled is not None and layers:
-        findings += _check_layers(path / "layers.parquet", profiled, layers, run)
+        found = _check_layers(path / "layers.parquet", profiled, layers, run, overlap)
+        findings += found
     elif (
         "layers" in readable
         and "inferences" in readable
@@ -212,19 +213,24 @@ def _inside(one: dict[str, np.ndarray], spans: list[dict[str, Any]]) -> np.ndarr
     return (which >= 0) & (one["end_ns"] <= ends[which])
 
 
-def _layer_count(path: Path, sound: set[str], findings: list[Finding]) -> int:
-    """Return how many layers `engine.json` has; 0 if it cannot be used."""
+def _read_engine(path: Path, sound: set[str], findings: list[Finding]) -> tuple[int, bool]:
+    """Return how many layers `engine.json` has, 0 if it cannot be used, and if they may overlap."""
     if "engine.json" not in sound:
-        return 0
-    layers = read_json(path / "engine.json")["layers"]
+        return 0, False
+    engine = read_json(path / "engine.json")
+    layers = engine["layers"]
     if [layer["index"] for layer in layers] != list(range(len(layers))):
         findings.append(Finding("engine.json", "the indices of its layers are not 0, 1, 2, ..."))
-        return 0
-    return len(layers)
+        return 0, False
+    return len(layers), bool(engine.get("overlap"))
 
 
 def _check_layers(
-    path: Path, profiled: dict[str, np.ndarray], layers: int, run: dict[str, Any]
+    path: Path,
+    profiled: dict[str, np.ndarray],
+    layers: int,
+    run: dict[str, Any],
+    overlap: bool,
 ) -> list[Finding]:
     import numpy as np
     import pyarrow.parquet as pq
@@ -273,7 +279,8 @@ def _check_layers(
                 which * layers + layer[known], minlength=inferences * layers
             ).astype(np.int32)
             row += len(inference)
-    return _check_layer_sums(path.name, sums_ns > span_ns + slack_ns, seen, layers, complete)
+    over = np.zeros(inferences, bool) if overlap else sums_ns > span_ns + slack_ns
+    return _check_layer_sums(path.name, over, seen, layers, complete)
 
 
 def _check_layer_sums(

@@ -143,6 +143,8 @@ class EngineDescription:
         settings: What was really applied (threads, optimisation level, cudnn.benchmark, ...).
         start_offsets: Whether the backend measures when each layer starts.
         keep: Files among the artefacts that stay with the run as they are (the inspector's JSON).
+        overlap: Whether layers may run at the same time (several streams), so that their sum may
+            exceed the inference.
     """
 
     backend: str
@@ -151,6 +153,7 @@ class EngineDescription:
     settings: dict[str, Any]
     start_offsets: bool
     keep: tuple[str, ...] = ()
+    overlap: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return plain dictionaries and lists, without the names of kept files."""
@@ -251,6 +254,7 @@ class Backend(Protocol):
 
     name: str
     form: str  # the form of model it builds from: "torch" or "onnx"
+    options: tuple[str, ...]  # the keys of `BuildOptions.extra` that it knows
 
     def availability(self) -> Availability:
         """Say by trying, cheaply, whether this backend can run here."""

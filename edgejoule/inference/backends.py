@@ -15,11 +15,23 @@ from pathlib import Path
 from edgejoule.errors import UsageError
 from edgejoule.inference.backend import Backend
 
-# name -> module and class
+# name -> module, class, and the form of model it builds from; in the order of preference
 _REGISTRY = {
-    "onnxruntime": ("edgejoule.inference.onnxruntime_backend", "OnnxRuntimeBackend"),
-    "torch": ("edgejoule.inference.torch_backend", "TorchBackend"),
-}
+    "torch-tensorrt": (
+        "edgejoule.inference.trt.torch_tensorrt_backend", "TorchTensorRtBackend", "torch",
+    ),
+    "tensorrt": ("edgejoule.inference.trt.tensorrt_backend", "TensorRtBackend", "onnx"),
+    "onnxruntime": ("edgejoule.inference.onnxruntime_backend", "OnnxRuntimeBackend", "onnx"),
+    "torch": ("edgejoule.inference.torch_backend", "TorchBackend", "torch"),
+}  # fmt: skip
+# What `auto` tries, and whether on a GPU only.
+_PREFERENCE = (
+    ("torch-tensorrt", True),
+    ("tensorrt", True),
+    ("torch", True),
+    ("onnxruntime", False),
+    ("torch", False),
+)
 # What a Linux driver of an NVIDIA GPU leaves in /dev: discrete, Jetson, WSL.
 _GPU_NODES = ("nvidia[0-9]*", "nvhost-gpu", "nvgpu*", "nvmap", "dxg")
 
@@ -39,19 +51,24 @@ def get_backend(name: str) -> Backend:
         close = difflib.get_close_matches(name, _REGISTRY, 1)
         hint = f"did you mean {close[0]}? " if close else ""
         raise UsageError(f"no backend {name!r}", f"{hint}use auto, {', '.join(backend_names())}")
-    module, kind = _REGISTRY[name]
+    module, kind, _ = _REGISTRY[name]
     backend: Backend = getattr(importlib.import_module(module), kind)()
     return backend
 
 
-def choose_backend(asked: str, forms: Sequence[str]) -> tuple[Backend, list[str]]:
+def choose_backend(
+    asked: str, forms: Sequence[str], dtype: str = "auto", device: str | None = None
+) -> tuple[Backend, list[str]]:
     """Return the backend that a run takes, and why, one sentence per backend looked at.
 
-    `auto` takes torch if it finds a GPU, else onnxruntime, else torch on the CPU.
+    `auto` takes the first that works: on a GPU torch-tensorrt, tensorrt, torch; else onnxruntime,
+    torch.
 
     Args:
         asked: `auto` or a backend's name.
         forms: Forms in which the model can be loaded (`ModelFacts.forms`).
+        dtype: `auto` or the dtype that is wanted: `auto` passes over a backend without it.
+        device: What `--device` says: `cpu` passes the GPUs over.
 
     Raises:
         UsageError: None is usable, or the one asked for is not, with what to install.
@@ -64,18 +81,25 @@ def choose_backend(asked: str, forms: Sequence[str]) -> tuple[Backend, list[str]
         return backend, [f"{asked} was asked for: {backend.availability().why}"]
     reasons: list[str] = []
     mends: list[str] = []
-    for name, needs_gpu in (("torch", True), ("onnxruntime", False), ("torch", False)):
-        backend = get_backend(name)
-        if needs_gpu and not gpu_present():
-            reasons.append(f"{name} on a GPU passed over: no NVIDIA GPU in /dev")
+    gpu = gpu_present()
+    for name, needs_gpu in _PREFERENCE:
+        label = f"{name} on a GPU" if needs_gpu and (name, False) in _PREFERENCE else name
+        if needs_gpu and (device == "cpu" or not gpu):
+            why = "--device cpu" if device == "cpu" else "no NVIDIA GPU in /dev"
+            reasons.append(f"{label} passed over: {why}")
             continue
+        backend = get_backend(name)
         why_not, mend = _why_not(backend, forms)
         if not why_not and needs_gpu and not backend.devices()[0].startswith("cuda"):
             why_not = f"{backend.availability().why}, though /dev has an NVIDIA GPU"
+        if not why_not and dtype != "auto":
+            on = backend.devices()[0] if needs_gpu else "cpu"
+            if dtype not in backend.dtypes(on):
+                why_not = f"it has no {dtype} on {on}"
         if not why_not:
             reasons.append(f"{name} chosen: {backend.availability().why}")
             return backend, reasons
-        reasons.append(f"{name} passed over: {why_not}")
+        reasons.append(f"{label} passed over: {why_not}")
         if mend:
             mends.append(mend)
     raise UsageError(
@@ -92,7 +116,7 @@ def gpu_present() -> bool:
 def _why_not(backend: Backend, forms: Sequence[str]) -> tuple[str, str]:
     """Return why a backend cannot take a model of these forms and the mend, or two empty texts."""
     if backend.form not in forms:
-        others = [name for name in _REGISTRY if get_backend(name).form in forms]
+        others = [name for name, (_, _, form) in _REGISTRY.items() if form in forms]
         mend = f"use --backend {' or '.join(others)}" if others else ""
         return f"it needs the model as {backend.form}, which cannot be had here", mend
     available = backend.availability()
@@ -106,6 +130,8 @@ def resolve_device(backend: Backend, asked: str | None) -> str:
         UsageError: The backend has no such device here.
     """
     devices = backend.devices()
+    if not devices:
+        raise UsageError(f"backend {backend.name} finds no device here")
     if asked is None or asked == "auto":
         return devices[0]
     wanted = f"cuda:{asked}" if asked.isdigit() else "cuda:0" if asked == "cuda" else asked

@@ -39,6 +39,7 @@ from edgejoule.inference.onnx_origin import OriginalGraph
 from edgejoule.inference.onnx_profile import place_runs, read_runs
 from edgejoule.inference.onnx_session import (
     MODEL_FILE,
+    OPTIONS,
     Bound,
     check_options,
     execute_once,
@@ -73,6 +74,7 @@ class OnnxRuntimeBackend:
 
     name = "onnxruntime"
     form = "onnx"
+    options = OPTIONS
 
     def availability(self) -> Availability:
         """Import it in a process of its own, which costs a quarter of a second."""

@@ -3,7 +3,8 @@
     python -m edgejoule.inference.setup_process      (started by `processes.start_child`)
 
 Config: `directory` (of the run), `loader` (`model:load`), `model`, `weights`, `seed`,
-`input_shape`, `backend`, `dtype`, `device`, `threads`, `extra`, `input`.
+`input_shape`, `backend`, `dtype`, `device`, `threads`, `extra`, `input`, `engine` (a file that is
+taken in place of a model), `memory_limit_gib`, `calibration`, `calibration_cache`, `cache`.
 Messages: `stage` {name} as it goes; `done` with what `artefacts/setup.json` holds.
 """
 
@@ -12,11 +13,13 @@ from __future__ import annotations
 import gc
 import shutil
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from edgejoule.errors import EdgejouleError, MeasurementError, UsageError
-from edgejoule.inference.backend import Backend, BuildOptions
+from edgejoule.inference.accuracy import Reference, compare, reference_outputs
+from edgejoule.inference.backend import Adopted, Backend, BuildOptions, EngineDescription
 from edgejoule.inference.backends import get_backend
 from edgejoule.inference.common import (
     DISK_FULL,
@@ -26,7 +29,7 @@ from edgejoule.inference.common import (
     write_json,
 )
 from edgejoule.inference.inputs import load_inputs, make_inputs, save_inputs
-from edgejoule.inference.workload import LoadedModel, ModelRequest, import_loader
+from edgejoule.inference.workload import InputSpec, LoadedModel, ModelRequest, import_loader
 from edgejoule.processes import Parent, child_main
 
 
@@ -56,9 +59,39 @@ def _set_up(config: dict[str, Any], directory: Path, parent: Parent) -> None:
         threads=int(config.get("threads") or 0),
         seed=int(config.get("seed") or 0),
         extra=config.get("extra") or {},
+        memory_limit_gib=config.get("memory_limit_gib"),
+        calibration=config.get("calibration"),
+        calibration_cache=config.get("calibration_cache"),
+        cache=config.get("cache"),
     )
+    make = _adopt if config.get("engine") else _build
+    engine, report, reference = make(config, backend, options, artefacts, parent)
     spec = str(config["model"])
+    if not engine.layers:
+        raise UsageError(f"model {spec} computes nothing", "give a model with at least one layer")
+    write_json(directory / "engine.json", engine.to_json())
+    for name in engine.keep:
+        shutil.copyfile(artefacts / name, directory / name)
+    gc.collect()  # so that the check below does not need memory for two
 
+    parent.say("stage", name="check")
+    accuracy = _check(spec, backend, options, artefacts, reference)
+    report |= {
+        "layers": len(engine.layers),
+        "peak_rss_mib": peak_rss_mib(),
+        "settings": engine.settings,
+        "versions": engine.versions,
+        "accuracy": accuracy,
+        "keep": list(engine.keep),
+    }
+    write_json(artefacts / "setup.json", report)
+    parent.say("done", **report)
+
+
+def _build(
+    config: dict[str, Any], backend: Backend, options: BuildOptions, artefacts: Path, parent: Parent
+) -> tuple[EngineDescription, dict[str, Any], Reference]:
+    """Load the model, make its inputs, keep its float32 outputs, build."""
     parent.say("stage", name="load")
     loading_ns = time.monotonic_ns()
     source = artefacts / "source"
@@ -71,40 +104,65 @@ def _set_up(config: dict[str, Any], directory: Path, parent: Parent) -> None:
         str(config.get("input") or "normal"), model.inputs, model.normalisation, options.seed
     )
     save_inputs(artefacts / "inputs.npz", sets)
+    parent.say("stage", name="reference")
+    # Before the build, which may cast the module itself.
+    reference = reference_outputs(model, sets, options)
     del sets
 
     parent.say("stage", name="build")
     building_ns = time.monotonic_ns()
     engine = backend.build(model, options, artefacts)
-    build_s = _seconds_since(building_ns)
-    if not engine.layers:
-        raise UsageError(f"model {spec} computes nothing", "give a model with at least one layer")
-    write_json(directory / "engine.json", engine.to_json())
     report: dict[str, Any] = {
         "name": model.name,
         "weights": model.weights,
         "source": model.source,
-        "inputs": [
-            {"name": one.name, "shape": list(one.shape), "dtype": one.dtype} for one in model.inputs
-        ],
+        "inputs": _describe_inputs(model.inputs),
         "input": description.to_json(),
         "normalisation": model.normalisation,
+        "seconds": {"load": load_s, "build": _seconds_since(building_ns)},
     }
-    del model  # so that the check below does not need memory for two
-    gc.collect()
     shutil.rmtree(source, ignore_errors=True)
+    return engine, report, reference
 
-    parent.say("stage", name="check")
-    _check(spec, backend, options, artefacts)
-    report |= {
-        "layers": len(engine.layers),
-        "seconds": {"load": load_s, "build": build_s},
-        "peak_rss_mib": peak_rss_mib(),
-        "settings": engine.settings,
-        "versions": engine.versions,
+
+def _adopt(
+    config: dict[str, Any], backend: Backend, options: BuildOptions, artefacts: Path, parent: Parent
+) -> tuple[EngineDescription, dict[str, Any], Reference]:
+    """Take a finished engine in from its file and make inputs for it."""
+    file = Path(config["engine"])
+    if not hasattr(backend, "adopt"):
+        raise UsageError(
+            f"backend {backend.name} takes no finished engine ({file})", "use --backend tensorrt"
+        )
+    parent.say("stage", name="load")
+    loading_ns = time.monotonic_ns()
+    adopted: Adopted = backend.adopt(file, options, artefacts)
+    load_s = _seconds_since(loading_ns)
+    shape = config.get("input_shape")
+    if shape is not None and adopted.inputs and tuple(shape) != adopted.inputs[0].shape:
+        raise UsageError(
+            f"engine {file} takes {list(adopted.inputs[0].shape)}, --input-shape says {shape}",
+            "leave --input-shape out, or build an engine of that shape",
+        )
+    parent.say("stage", name="inputs")
+    sets, description = make_inputs(
+        str(config.get("input") or "normal"), adopted.inputs, None, options.seed
+    )
+    save_inputs(artefacts / "inputs.npz", sets)
+    report: dict[str, Any] = {
+        "name": adopted.name,
+        "weights": "user",
+        "source": adopted.source,
+        "inputs": _describe_inputs(adopted.inputs),
+        "input": description.to_json(),
+        "normalisation": None,
+        "seconds": {"load": load_s, "build": None},
     }
-    write_json(artefacts / "setup.json", report)
-    parent.say("done", **report)
+    return adopted.engine, report, Reference((), "an engine file has no float32 model beside it")
+
+
+def _describe_inputs(inputs: Sequence[InputSpec]) -> list[dict[str, Any]]:
+    return [{"name": one.name, "shape": list(one.shape), "dtype": one.dtype} for one in inputs]
 
 
 def _load(config: dict[str, Any], backend: Backend, source: Path) -> LoadedModel:
@@ -133,12 +191,20 @@ def _load(config: dict[str, Any], backend: Backend, source: Path) -> LoadedModel
     return model
 
 
-def _check(spec: str, backend: Backend, options: BuildOptions, artefacts: Path) -> None:
-    """Run one inference of what was built: a model that raises must not reach the measurement."""
+def _check(
+    spec: str, backend: Backend, options: BuildOptions, artefacts: Path, reference: Reference
+) -> dict[str, Any]:
+    """Run what was built: a model that raises must not reach the measurement.
+
+    Returns:
+        How far its outputs are from those in float32, or `why` that is not known.
+    """
     try:
         session = backend.open(artefacts, options)
-        session.bind(load_inputs(artefacts / "inputs.npz"))
-        outputs = session.outputs(0)
+        sets = load_inputs(artefacts / "inputs.npz")
+        session.bind(sets)
+        compared = len(sets) if reference.outputs else 1
+        found = [session.outputs(which) for which in range(compared)]
         session.close()
     except MeasurementError as error:
         raise MeasurementError(f"model {spec}: {error.message}", error.mend) from error
@@ -146,8 +212,11 @@ def _check(spec: str, backend: Backend, options: BuildOptions, artefacts: Path) 
         raise
     except Exception as error:
         raise model_error(spec, "raises when it is run", error) from error
-    if not any(array.size for array in outputs):
+    if not any(array.size for array in found[0]):
         raise MeasurementError(f"model {spec}: the model returns nothing")
+    if not reference.outputs:
+        return {"why": reference.how}
+    return compare(reference, found).to_json()
 
 
 def _seconds_since(start_ns: int) -> float:

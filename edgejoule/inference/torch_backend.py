@@ -51,6 +51,7 @@ class TorchBackend:
 
     name = "torch"
     form = "torch"
+    options = OPTIONS
 
     def availability(self) -> Availability:
         """Import torch in a process of its own and ask it for GPUs."""

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from edgejoule.config import BACKEND_FLAGS
 from edgejoule.phases import PHASES
 from edgejoule.report.tables import TOTAL, RunTables, number, part, texts
 from edgejoule.report.terminal import energy_header, layer_energy
@@ -280,7 +281,8 @@ def repeat_command(config: Mapping[str, Any]) -> str | None:
     """Return the command that measures this configuration again, None if it names no model."""
     if not config.get("model"):
         return None
-    words = ["python", "measure_inference_power.py", "--model", str(config["model"])]
+    what = "--engine" if config.get("engine") else "--model"
+    words = ["python", "measure_inference_power.py", what, str(config["model"])]
     flags = {
         "--backend": "backend",
         "--dtype": "dtype",
@@ -292,6 +294,8 @@ def repeat_command(config: Mapping[str, Any]) -> str | None:
         "--rate-hz": "rate_hz",
         "--idle-duration": "idle_duration_s",
         "--sensor": "sensor",
+        "--calibration": "calibration",
+        "--memory-limit-gib": "memory_limit_gib",
     }
     for flag, key in flags.items():
         value = config.get(key)
@@ -302,14 +306,12 @@ def repeat_command(config: Mapping[str, Any]) -> str | None:
     shape = config.get("input_shape")
     if isinstance(shape, (list, tuple)):
         words += ["--input-shape", *map(str, shape)]
-    for flag, key in (
-        ("--optimization-level", "optimization_level"),
-        ("--min-block-size", "min_block_size"),
-        ("--memory-limit-gib", "memory_limit_gib"),
-    ):
-        value = part(config, "extra").get(key)
-        if value is not None:
-            words += [flag, str(value)]
+    for key, value in sorted(part(config, "extra").items()):
+        flag = BACKEND_FLAGS.get(key)
+        if flag is None or value in (None, False):
+            continue
+        values = value if isinstance(value, list) else [] if value is True else [value]
+        words += [flag, *map(str, values)]
     return " ".join(shlex.quote(word) for word in words)
 
 
