@@ -154,6 +154,7 @@ def test_another_thread_uses_it(cuda: Cuda) -> None:
     assert found == [9] * 8
 
 
+@pytest.mark.usefixtures("cuda")
 def test_it_shares_the_device_with_torch() -> None:
     """A process of its own: the runtime that torch loaded is taken, and one sees the other's."""
     pytest.importorskip("torch")
