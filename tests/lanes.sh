@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Lanes 2 to 5: installs what each needs from Debian's packages (as root or with sudo), then runs it
+# Lanes 2 to 8: installs what each needs from Debian's packages (as root or with sudo), then runs it
 # with skips forbidden. Lane 1 is ./run_tests.sh.
 #
 #   tests/lanes.sh                  all of them
 #   tests/lanes.sh container        one
+#   tests/lanes.sh jetson           on a board: ends in one page of facts, jetson-facts.md
 #
 # Where the packages cannot be installed a lane says so and is left out; with CI=true that fails.
 set -uo pipefail
@@ -12,7 +13,7 @@ cd -- "${root}" || exit 1
 # shellcheck source=environment.sh
 source "${root}/environment.sh"
 
-wanted="${*:-real_driver real_servers container browser gpu jetson}"
+wanted="${*:-real_driver real_servers container browser gpu jetson contracts}"
 failed=()
 output="$(mktemp)"
 summaries="$(mktemp)"
@@ -76,7 +77,8 @@ for name in ${wanted}; do
     browser) printf 'lane 5 (browser): no tests yet\n' ;;
     gpu) printf 'lane 6 (gpu): needs an NVIDIA GPU; run it there: ./run_tests.sh -m gpu\n' ;;
     jetson) printf 'lane 7 (jetson): needs a board; run it there: ./run_tests.sh -m jetson\n' ;;
-    *) edgejoule_die "no lane ${name}; lanes: real_driver real_servers container browser gpu jetson" ;;
+    contracts) lane 8 contracts gcc gcc tests/contracts/prepare.sh ;;
+    *) edgejoule_die "no lane ${name}; lanes: real_driver real_servers container browser gpu jetson contracts" ;;
   esac
 done
 
