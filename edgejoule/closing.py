@@ -158,8 +158,14 @@ def _summary(
         "sampler": _without_kind(measured.sampler),
         "cooldown": measured.cooldown.to_json(),
         "energy": None,
-        "notes": stability_notes(clean),
+        "notes": [*stability_notes(clean), *_output_notes(measured.setup)],
     }
+
+
+def _output_notes(setup: dict[str, Any]) -> list[str]:
+    """Return what a reader must know of the outputs: a fast engine that is wrong must show."""
+    note = (setup.get("accuracy") or {}).get("note")
+    return [str(note)] if note else []
 
 
 def _write_energy(

@@ -89,7 +89,9 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("ready")
     said, status = finish(SETUP, setup_config(directory))
     assert status == 0, (directory / "run.log").read_text()
-    assert [message["name"] for message in said["stage"]] == ["load", "inputs", "build", "check"]
+    assert [message["name"] for message in said["stage"]] == [
+        "load", "inputs", "reference", "build", "check",
+    ]  # fmt: skip
     (done,) = said["done"]
     assert done.pop("kind") == "done"
     assert json.loads((directory / "artefacts" / "setup.json").read_text()) == done

@@ -12,6 +12,7 @@ from edgejoule.cli import (
     power_rails,
     power_record,
     power_tegrastats,
+    power_trtexec,
     power_watch,
 )
 from edgejoule.errors import run_command
@@ -23,6 +24,7 @@ _VERBS = {
     "calibrate": power_calibrate,
     "convert": power_convert,
     "tegrastats": power_tegrastats,
+    "trtexec": power_trtexec,
 }
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgejoule.config import BACKEND_FLAGS
 from edgejoule.phases import PHASES
+from edgejoule.report.outputs import accuracy_text, memory_text
 from edgejoule.report.tables import TOTAL, RunTables, number, part, texts
 from edgejoule.report.terminal import energy_header, layer_energy
 from edgejoule.report.text import (
@@ -224,10 +225,15 @@ def _conduct(run: RunTables) -> str:
             text += f", {shown} {unit}" if shown else ""
         reason = warmup.get("reason")
         lines.append(markdown(f"{text} ({reason})" if reason else text))
-    for name, title in (("sampler", "Sampler"), ("memory", "Memory")):
-        figures = _flat(part(run.summary, name))
-        if figures:
-            lines.append(f"{title}: {markdown('; '.join(figures))}")
+    figures = _flat(part(run.summary, "sampler"))
+    if figures:
+        lines.append(f"Sampler: {markdown('; '.join(figures))}")
+    for title, said in (
+        ("Memory", memory_text(part(run.summary, "memory"))),
+        ("Outputs", accuracy_text(run)),
+    ):
+        if said:
+            lines.append(f"{title}: {markdown(said)}")
     return "\n".join(f"- {line}" for line in lines)
 
 
@@ -307,11 +313,9 @@ def repeat_command(config: Mapping[str, Any]) -> str | None:
     if isinstance(shape, (list, tuple)):
         words += ["--input-shape", *map(str, shape)]
     for key, value in sorted(part(config, "extra").items()):
-        flag = BACKEND_FLAGS.get(key)
-        if flag is None or value in (None, False):
-            continue
-        values = value if isinstance(value, list) else [] if value is True else [value]
-        words += [flag, *map(str, values)]
+        if key in BACKEND_FLAGS and value not in (None, False):
+            values = value if isinstance(value, list) else [] if value is True else [value]
+            words += [BACKEND_FLAGS[key], *map(str, values)]
     return " ".join(shlex.quote(word) for word in words)
 
 

@@ -1,0 +1,218 @@
+"""`measure_power.py trtexec` with a stand-in for the program: its options, files and words."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgejoule import trtexec
+from edgejoule.cli import measure_power
+from edgejoule.errors import MeasurementError, UsageError
+from edgejoule.trtexec_energy import Clean
+
+# What the program of TensorRT 8.5 does with its options, as far as they are used here.
+PROGRAM = """#!{python}
+import json, sys, time
+words = dict((w.lstrip("-").split("=", 1) + [""])[:2] for w in sys.argv[1:])
+mode = {mode!r}
+if "help" in words:
+    print("\\n".join("  --" + name for name in {options!r}))
+    sys.exit(0)
+print("&&&& RUNNING TensorRT.trtexec [TensorRT v8502] # trtexec", flush=True)
+if mode == "fails":
+    print("[11/21/2026-10:00:00] [I] something")
+    print("[11/21/2026-10:00:01] [E] Error[4]: cannot parse model")
+    sys.exit(1)
+if "saveEngine" in words:
+    if mode != "no engine":
+        open(words["saveEngine"], "w").write("plan " + " ".join(sys.argv[1:]))
+    if "exportLayerInfo" in words:
+        open(words["exportLayerInfo"], "w").write("{{}}")
+    sys.exit(0)
+seconds = 1.5
+if "exportProfile" in words:
+    layers = [("conv1", 3.0), ("relu", 1.0), ("conv1", 4.0)]
+    json.dump([{{"count": 7}}] + [
+        {{"name": n, "timeMs": 7 * t, "averageMs": t, "medianMs": t * 0.9, "percentage": 12.5 * t}}
+        for n, t in layers], open(words["exportProfile"], "w"))
+    sys.exit(0)
+print("[I] Starting inference", flush=True)
+time.sleep(seconds)
+if mode != "silent":
+    print("[I] Timing trace has 150 queries over 1.5 s", flush=True)
+if mode != "no times":
+    json.dump([{{"startComputeMs": 10 * i, "endComputeMs": 10 * i + 8, "latencyMs": 8 + i % 3}}
+               for i in range(150)], open(words["exportTimes"], "w"))
+"""
+OPTIONS = (
+    "onnx", "saveEngine", "loadEngine", "fp16", "noTF32", "exportProfile", "exportTimes",
+    "exportLayerInfo", "profilingVerbosity", "buildOnly", "noDataTransfers",
+)  # fmt: skip
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "net.onnx"
+    path.write_bytes(b"onnx")
+    return path
+
+
+def program(tmp_path: Path, mode: str = "works", options: tuple[str, ...] = OPTIONS) -> Path:
+    path = tmp_path / "trtexec"
+    path.write_text(PROGRAM.format(python=sys.executable, mode=mode, options=options))
+    path.chmod(0o755)
+    return path
+
+
+def run(tmp_path: Path, *words: str, mode: str = "works") -> int:
+    where = ["--trtexec", str(program(tmp_path, mode)), "--output", str(tmp_path / "out")]
+    return measure_power.main(["trtexec", *words, *where, "--quiet"])
+
+
+def test_a_model_from_build_to_layers(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(tmp_path, "--onnx", str(model), "--sensor", "simulated", "--duration", "1") == 0
+    out = tmp_path / "out"
+    result = json.loads((out / "trtexec.json").read_text())
+    assert result["tensorrt"] == "8502"
+    built = (out / "model.plan").read_text()
+    for word in ("--fp16", "--profilingVerbosity=detailed", "--buildOnly", "--exportLayerInfo="):
+        assert word in built
+    assert result["period_ms"] == pytest.approx(10.0)
+    assert result["latency"] == {
+        "inferences": 150, "mean_ms": 9.0, "median_ms": 9.0, "p90_ms": 10.0, "p99_ms": 10.0,
+        "gpu_mean_ms": 8.0, "gpu_median_ms": 8.0,
+    }  # fmt: skip
+    assert [(one["name"], one["share"]) for one in result["layers"]] == [
+        ("conv1", 0.375), ("relu", 0.125), ("conv1", 0.5),
+    ]  # fmt: skip
+    assert result["layers"][0]["median_ms"] == pytest.approx(2.7)
+    energy = result["energy"]
+    assert energy["simulated"] is True
+    assert energy["gross_mj"] == pytest.approx(energy["mean_mw"] * 0.01)
+    assert energy["dynamic_mj"] == pytest.approx((energy["mean_mw"] - energy["idle_mw"]) * 0.01)
+    parts = sum(one["gross_mj"] for one in result["layers"])
+    assert parts == pytest.approx(energy["gross_mj"])
+    assert (out / "power.parquet").is_file()
+    assert not (out / "power").exists()
+    said = capsys.readouterr().out
+    assert "no distribution and so no interval per layer" in said
+    assert "SIMULATED: no power was measured" in said
+
+
+def test_without_a_sensor_there_is_time_only(tmp_path: Path, model: Path) -> None:
+    words = ("--onnx", str(model), "--sensor", "none", "--duration", "1", "--dtype", "float32")
+    assert run(tmp_path, *words) == 0
+    result = json.loads((tmp_path / "out" / "trtexec.json").read_text())
+    assert result["energy"] == {"why": "no power sensor was read"}
+    assert result["layers"][0]["gross_mj"] is None
+    assert "--noTF32" in (tmp_path / "out" / "model.plan").read_text()
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("fails", "trtexec failed: [E] Error[4]: cannot parse model"),
+        ("no engine", "trtexec built no engine"),
+        ("silent", "trtexec named no timed part"),
+        ("no times", "trtexec left no readable times.json"),
+    ],
+)
+def test_what_goes_wrong_is_said_in_its_words(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str], mode: str, said: str
+) -> None:
+    words = ("--onnx", str(model), "--sensor", "none", "--duration", "1")
+    assert run(tmp_path, *words, mode=mode) == 1
+    assert said in capsys.readouterr().err
+
+
+def test_usage_is_checked_before_anything_runs(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sensor = ("--sensor", "none")
+    assert run(tmp_path, "--onnx", str(tmp_path / "no.onnx"), *sensor) == 2
+    assert "there is no such file" in capsys.readouterr().err
+    assert run(tmp_path, "--onnx", str(model), "--duration", "0.1", *sensor) == 2
+    assert "give 1 second or more" in capsys.readouterr().err
+    assert run(tmp_path, "--onnx", str(model), "--dtype", "int8", *sensor) == 2
+    assert "for int8 give an engine" in capsys.readouterr().err
+    assert run(tmp_path, "--onnx", str(model), *sensor) == 2
+    assert "is there already" in capsys.readouterr().err
+
+
+def test_the_program_is_found_or_the_mend_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(trtexec, "PLACES", (str(tmp_path / "elsewhere" / "trtexec"),))
+    with pytest.raises(UsageError, match="apt install libnvinfer-bin"):
+        trtexec.find_trtexec(None)
+    with pytest.raises(UsageError, match="there is no program"):
+        trtexec.find_trtexec(tmp_path / "nothing")
+    assert trtexec.find_trtexec(None if program(tmp_path) else None) == tmp_path / "trtexec"
+
+
+def test_old_options() -> None:
+    old = frozenset({"nvtxMode", "fp16"})
+    words = trtexec.build_words(Path("a"), Path("b"), "float16", old, Path("c"))
+    assert words == ["--onnx=a", "--saveEngine=b", "--fp16", "--nvtxMode=verbose",
+                     "--duration=0", "--iterations=1"]  # fmt: skip
+    assert "--noTF32" not in trtexec.build_words(Path("a"), Path("b"), "float32", old, Path("c"))
+    with pytest.raises(UsageError, match="this trtexec has no --bf16"):
+        trtexec.build_words(Path("a"), Path("b"), "bfloat16", old, Path("c"))
+    words = trtexec.clean_words(Path("b"), 3.0, Path("t"), old, copies=False)
+    assert "--noDataTransfers" not in words
+
+
+def test_older_times_and_profiles(tmp_path: Path) -> None:
+    times = tmp_path / "times.json"
+    times.write_text(json.dumps([
+        {"startInMs": 0, "endInMs": 1, "inMs": 1, "computeMs": 5, "outMs": 1, "latencyMs": 7,
+         "endToEndMs": 9}
+    ]))  # fmt: skip
+    latency = trtexec.read_times(times)
+    assert (latency.inferences, latency.median_ms, latency.gpu_mean_ms) == (1, 7.0, 5.0)
+    profile = tmp_path / "profile.json"
+    profile.write_text(
+        '[{"count": 3}, {"name": "a", "timeMs": 6, "averageMs": 2, "percentage": 1}]'
+    )
+    count, (layer,) = trtexec.read_profile(profile)
+    assert (count, layer.median_ms, layer.share) == (3, None, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "no readable"), ("{}", "no list of objects"), ("[]", "holds no"),
+        ('[{"name": "a"}]', "is not what trtexec writes"),
+    ],
+)  # fmt: skip
+def test_damaged_files(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    for read in (trtexec.read_profile, trtexec.read_times):
+        with pytest.raises(MeasurementError, match=said):
+            read(path)
+
+
+def test_real_recordings_of_trtexec() -> None:
+    fixtures = Path(__file__).parents[1].parent / "shared" / "fixtures" / "trex"
+    profiles = sorted(fixtures.glob("*.profile.json"))
+    if not profiles:
+        pytest.skip("no recordings beside this checkout")
+    for path in profiles:
+        count, layers = trtexec.read_profile(path)
+        written = json.loads(path.read_text())
+        assert count == written[0]["count"]
+        assert len(layers) == len(written) - 1
+        for layer, entry in zip(layers, written[1:], strict=True):
+            assert 100 * layer.share == pytest.approx(entry["percentage"], rel=1e-3)
+
+
+def test_power_is_taken_from_inside_the_timed_part() -> None:
+    clean = Clean(0, 5_000_000_000, 20_000_000_000, 100, 10.0)
+    assert clean.window_ns == (10_300_000_000, 19_700_000_000)
