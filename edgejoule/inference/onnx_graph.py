@@ -35,8 +35,8 @@ _RUNTIME_DTYPES = {"float": "float32", "double": "float64"}
 
 _CONVOLUTIONS = {"Conv", "FusedConv", "NhwcConv", "NhwcFusedConv"}
 _REDUCTIONS = {"GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceSum", "ReduceMax"}
-_ONE_PER_ELEMENT = {"Add", "Sub", "Mul", "Div", "Relu", "Clip", "Max", "Min", "Neg", "Abs"}
-_MOVES = {
+ONE_PER_ELEMENT = {"Add", "Sub", "Mul", "Div", "Relu", "Clip", "Max", "Min", "Neg", "Abs"}
+MOVES = {
     "Cast", "Concat", "Flatten", "Gather", "Identity", "Pad", "ReorderInput", "ReorderOutput",
     "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
 }  # fmt: skip
@@ -278,7 +278,7 @@ _FORMULAS: dict[str, _Formula] = {
         ),
     ),
     **dict.fromkeys(_REDUCTIONS, lambda x, _w, _out, _a: flops.elementwise(x)),
-    **dict.fromkeys(_ONE_PER_ELEMENT, lambda _x, _w, out, _a: flops.elementwise(out)),
+    **dict.fromkeys(ONE_PER_ELEMENT, lambda _x, _w, out, _a: flops.elementwise(out)),
     "BatchNormalization": lambda _x, _w, out, _a: flops.elementwise(out, 2),
 }
 
@@ -290,7 +290,7 @@ def _flops(
     attributes: Mapping[str, Any],
 ) -> int | None:
     """FLOPs of a node, None where its type or shapes do not tell."""
-    if op_type in _MOVES:
+    if op_type in MOVES:
         return 0
     formula = _FORMULAS.get(op_type)
     output = outputs[0].shape if outputs else None

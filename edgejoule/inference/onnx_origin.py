@@ -92,10 +92,15 @@ def exported_path(node: Any) -> str | None:
         if prop.key == "pkg.torch.onnx.name_scopes":
             scopes = re.findall(r"'([^']*)'", prop.value)
             return scopes[-2] if len(scopes) > 1 else None
-    if not node.name.startswith("/"):
+    return path_in_name(node.name)
+
+
+def path_in_name(name: str) -> str | None:
+    """Return the module path that the older exporter writes into a node's name, or None."""
+    if not name.startswith("/"):
         return None
     path: list[str] = []
-    for scope in node.name.strip("/").split("/")[:-1]:
+    for scope in name.strip("/").split("/")[:-1]:
         if path and scope.startswith(path[-1] + "."):
             path[-1] = scope  # `layer1.0` names the child of a Sequential with its parent
         else:

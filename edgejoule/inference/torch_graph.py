@@ -17,6 +17,18 @@ from edgejoule.inference.backend import Layer, Tensor
 
 _CHECKS = ("_guards_fn",)  # of the inputs' shapes; torch puts it into an exported module
 
+# Operations that cost a fixed number per element of the output, without in-place mark.
+ONE_PER_ELEMENT = frozenset((
+    "add", "sub", "mul", "div", "relu", "relu6", "neg", "abs", "clamp", "clamp_min", "hardtanh",
+    "maximum", "minimum",
+))  # fmt: skip
+TWO_PER_ELEMENT = frozenset(("batch_norm", "_native_batch_norm_legit_no_training"))
+MOVES = frozenset((
+    "alias", "cat", "chunk", "clone", "contiguous", "dropout", "expand", "flatten", "narrow",
+    "permute", "reshape", "select", "slice", "split", "squeeze", "stack", "t", "transpose",
+    "unflatten", "unsqueeze", "view", "_to_copy", "to", "detach", "feature_dropout",
+))  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Step:
@@ -232,8 +244,14 @@ def _module_path(node: Any) -> str | None:
     stack = node.meta.get("nn_module_stack")
     if not stack:
         return None
-    path = str(list(stack.values())[-1][0])
-    # The stricter exporter writes `L['self'].layer1[0].conv1` or `L__self___layer1.0`.
+    return plain_path(str(list(stack.values())[-1][0]))
+
+
+def plain_path(path: str) -> str:
+    """Return a module path in dots.
+
+    The stricter exporter writes `L['self'].layer1[0].conv1` or `L__self___layer1.0`.
+    """
     return path.replace("L['self']", "").replace("[", ".").replace("]", "").strip(".")
 
 
@@ -320,9 +338,7 @@ _FORMULAS: dict[str, _Formula] = {
         ("linear", "mm", "bmm", "matmul"),
         lambda s, out, _a: flops.matrix_product(out, s[0][-1]),
     ),
-    **dict.fromkeys(
-        ("addmm", "baddbmm"), lambda s, out, _a: flops.matrix_product(out, s[1][-1])
-    ),
+    **dict.fromkeys(("addmm", "baddbmm"), lambda s, out, _a: flops.matrix_product(out, s[1][-1])),
     "scaled_dot_product_attention": lambda s, _out, _a: flops.attention(s[0], s[1], s[2]),
     **dict.fromkeys(("max_pool1d", "avg_pool1d"), lambda _s, out, a: _window(out, a, 1)),
     **dict.fromkeys(("max_pool2d", "avg_pool2d"), lambda _s, out, a: _window(out, a, 2)),
@@ -331,17 +347,7 @@ _FORMULAS: dict[str, _Formula] = {
         ("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_max_pool2d", "mean", "sum"),
         lambda s, _out, _a: flops.elementwise(s[0]),
     ),
-    **dict.fromkeys(
-        ("add", "sub", "mul", "div", "relu", "neg", "abs", "clamp", "clamp_min", "hardtanh",
-         "maximum", "minimum"),
-        lambda _s, out, _a: flops.elementwise(out),
-    ),
-    "relu6": lambda _s, out, _a: flops.elementwise(out),
-    "batch_norm": lambda _s, out, _a: flops.elementwise(out, 2),
-    **dict.fromkeys(
-        ("alias", "cat", "chunk", "clone", "contiguous", "dropout", "expand", "flatten", "narrow",
-         "permute", "reshape", "select", "slice", "split", "squeeze", "stack", "t", "transpose",
-         "unflatten", "unsqueeze", "view", "_to_copy", "to", "detach", "feature_dropout"),
-        lambda _s, _out, _a: 0,
-    ),
-}  # fmt: skip
+    **dict.fromkeys(ONE_PER_ELEMENT, lambda _s, out, _a: flops.elementwise(out)),
+    **dict.fromkeys(TWO_PER_ELEMENT, lambda _s, out, _a: flops.elementwise(out, 2)),
+    **dict.fromkeys(MOVES, lambda _s, _out, _a: 0),
+}
