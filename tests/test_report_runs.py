@@ -131,7 +131,7 @@ def test_markdown_has_all_parts(whole: Path) -> None:
         "| loaded, before | total | 1 W | 100 |",
         "Warm-up: NOT steady, 2 inferences, 0.5 s (too short)",
         "Sampler: sweeps 10; rate\\_hz 151.5",
-        "Memory: setup\\_peak\\_rss\\_mib 100.5",
+        "Memory: set-up process 100 MiB",
         "--model lenet --backend onnxruntime --dtype float32",
     ):
         assert part in page, part
