@@ -38,7 +38,7 @@ _SHARE_OF_BOARD = 0.25
 # What TensorRT 8.6 to 11 logs when memory ends: `Error Code 2: OutOfMemory`, the allocator's
 # "Requested amount of GPU memory (n bytes) could not be allocated", the skipped tactic's
 # "insufficient memory on requested size of n", CUDA's own words.
-_OUT_OF_MEMORY = re.compile(
+OUT_OF_MEMORY = re.compile(
     r"out ?of ?memory|OUT_OF_MEMORY|could not be allocated|insufficient memory|bad_alloc"
     r"|MemoryAllocation",
     re.IGNORECASE,
@@ -80,7 +80,7 @@ class _Job:
 
 
 @dataclass(frozen=True)
-class _Try:
+class Try:
     """What one try is given; `changed` says what differs from the one before."""
 
     workspace: int | None
@@ -168,7 +168,7 @@ def build_plan(
     )  # fmt: skip
     attempts: list[dict[str, Any]] = []
     try:
-        for settings in _tries(workspace_bytes(options, device), _level(options)):
+        for settings in tries(workspace_bytes(options, device), _level(options)):
             started = time.monotonic()
             note: dict[str, Any] = {
                 "workspace_mib": _mib(settings.workspace),
@@ -223,13 +223,13 @@ def _level(options: BuildOptions) -> int | None:
     return options.extra.get("optimization_level")
 
 
-def _tries(workspace: int | None, level: int | None) -> Iterator[_Try]:
+def tries(workspace: int | None, level: int | None) -> Iterator[Try]:
     """Yield what to try: the workspace halved down to 64 MiB, then one level lower at a time."""
-    current = _Try(workspace, level)
+    current = Try(workspace, level)
     yield current
     while current.workspace is not None and current.workspace > LEAST_WORKSPACE:
         smaller = max(LEAST_WORKSPACE, current.workspace // 2 // MIB * MIB)
-        current = _Try(smaller, level, f"workspace halved to {smaller // MIB} MiB")
+        current = Try(smaller, level, f"workspace halved to {smaller // MIB} MiB")
         yield current
     lower = 3 if level is None else level  # 3 is TensorRT's default
     while lower > 0:
@@ -238,7 +238,7 @@ def _tries(workspace: int | None, level: int | None) -> Iterator[_Try]:
         yield current
 
 
-def _build(job: _Job, settings: _Try) -> tuple[bytes, dict[str, Any]]:
+def _build(job: _Job, settings: Try) -> tuple[bytes, dict[str, Any]]:
     """Build once.
 
     Raises:
@@ -246,6 +246,8 @@ def _build(job: _Job, settings: _Try) -> tuple[bytes, dict[str, Any]]:
     """
     trt, log = job.trt, job.log
     del log.errors[:], log.warnings[:]
+    if job.calibrator is not None:
+        job.calibrator.restart()
     try:
         builder = trt.Builder(log)
     except (TypeError, RuntimeError) as error:  # the bindings' words for a null pointer
@@ -267,9 +269,10 @@ def _build(job: _Job, settings: _Try) -> tuple[bytes, dict[str, Any]]:
             plan = builder.build_serialized_network(network.definition, config)
     except (MemoryError, CudaOutOfMemory) as error:
         raise _NoMemory(short(error)) from error
-    failed = getattr(job.calibrator, "error", None)
-    if failed is not None:
-        raise failed
+    if job.calibrator is not None and job.calibrator.error is not None:
+        if isinstance(job.calibrator.error, CudaOutOfMemory):
+            raise _NoMemory(short(job.calibrator.error))
+        raise job.calibrator.error
     job.timings.collect(config)
     del cache  # had to live until here
     if plan is None:
@@ -286,7 +289,7 @@ def _build(job: _Job, settings: _Try) -> tuple[bytes, dict[str, Any]]:
     return bytes(plan), facts
 
 
-def _configure(job: _Job, config: Any, settings: _Try) -> dict[str, Any]:
+def _configure(job: _Job, config: Any, settings: Try) -> dict[str, Any]:
     """Set the configuration and return what it then says of itself."""
     trt = job.trt
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
@@ -325,7 +328,7 @@ def _configure(job: _Job, config: Any, settings: _Try) -> dict[str, Any]:
 def _no_plan(trt: Any, label: str, log: Any) -> Exception:
     """Return why a build gave nothing, from what TensorRT logged."""
     said = [*log.warnings, *log.errors]
-    memory = [line for line in said if _OUT_OF_MEMORY.search(line)]
+    memory = [line for line in said if OUT_OF_MEMORY.search(line)]
     if memory:
         return _NoMemory(" ".join(memory[-1].split())[:300])
     lacking = next((found for line in said if (found := _NO_IMPLEMENTATION.search(line))), None)
