@@ -165,7 +165,13 @@ def _summary(
 def _output_notes(setup: dict[str, Any]) -> list[str]:
     """Return what a reader must know of the outputs: a fast engine that is wrong must show."""
     note = (setup.get("accuracy") or {}).get("note")
-    return [str(note)] if note else []
+    notes = [str(note)] if note else []
+    if setup.get("killed"):
+        notes.append(
+            f"the kernel killed the build {setup['killed']} times for lack of memory; it was built "
+            "with less"
+        )
+    return notes
 
 
 def _write_energy(

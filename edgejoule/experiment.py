@@ -30,8 +30,8 @@ from edgejoule.cooldown import CoolDown, cool_down
 from edgejoule.errors import EdgejouleError
 from edgejoule.phases import BASELINE_PHASES, PhaseBoard
 from edgejoule.power.sensor import Where
-from edgejoule.processes import start_child
-from edgejoule.supervision import StopFlag, Supervisor
+from edgejoule.processes import Child, start_child
+from edgejoule.supervision import KilledForMemoryError, StopFlag, Supervisor
 from edgejoule.watch import Watch
 
 if TYPE_CHECKING:
@@ -102,10 +102,32 @@ def smaller_setting(config: RunConfig) -> str:
     return "close other programs or measure a smaller network"
 
 
+_SMALLER_TRIES = 2
+
+
 def set_up(task: Task, directory: Path, supervisor: Supervisor) -> dict[str, Any]:
-    """Run the set-up process, leaving artefacts and `engine.json` in `directory`."""
+    """Run the set-up process, leaving artefacts and `engine.json` in `directory`.
+
+    A builder's appetite is a setting: where the kernel kills a build of TensorRT for want of
+    memory, it is tried again smaller, and `killed` of the answer says how often that was.
+    """
+    tries = _SMALLER_TRIES if "tensorrt" in task.config.backend and not task.config.engine else 0
+    killed = 0
+    while True:
+        child = supervisor.add(_start_set_up(task, directory, killed))
+        try:
+            return {**supervisor.run_to_end(child), "killed": killed}
+        except KilledForMemoryError:
+            if killed == tries:
+                raise
+        supervisor.forget(child)
+        shutil.rmtree(directory / "artefacts", ignore_errors=True)
+        killed += 1
+
+
+def _start_set_up(task: Task, directory: Path, killed: int) -> Child:
     config = task.config
-    child = start_child(
+    return start_child(
         "set-up process",
         "edgejoule.inference.setup_process",
         {
@@ -124,14 +146,16 @@ def set_up(task: Task, directory: Path, supervisor: Supervisor) -> dict[str, Any
             "engine": config.engine,
             "memory_limit_gib": config.memory_limit_gib,
             "calibration": config.calibration,
-            "calibration_cache": None
-            if task.calibration_cache is None
-            else str(task.calibration_cache),
-            "cache": None if task.cache is None else str(task.cache),
+            "calibration_cache": _text(task.calibration_cache),
+            "cache": _text(task.cache),
+            "killed": killed,
         },
         directory / "run.log",
     )
-    return supervisor.run_to_end(supervisor.add(child))
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
 
 
 def adopt_build(build: Path, directory: Path) -> dict[str, Any]:

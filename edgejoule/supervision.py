@@ -75,6 +75,10 @@ def kernel_memory_kills(proc_root: str = "/proc", cgroup_root: str = "/sys/fs/cg
     return total
 
 
+class KilledForMemoryError(MeasurementError):
+    """The kernel killed a child because memory ran out."""
+
+
 @dataclass
 class Supervisor:
     """Children of one run, in the order they were started; stopped in reverse, whatever happens.
@@ -154,6 +158,12 @@ class Supervisor:
         if status != 0:
             raise self._death(child)
 
+    def forget(self, child: Child) -> None:
+        """Give up a child that is dead already."""
+        if child in self.children:
+            self.children.remove(child)
+        child.stop(grace_s=0.0)
+
     def stop_all(self) -> None:
         """Stop every child, last started first; never raises for a child's sake."""
         while self.children:
@@ -187,7 +197,8 @@ class Supervisor:
     def _death(self, child: Child) -> MeasurementError:
         status = child.process.wait()
         if status == -signal.SIGKILL and kernel_memory_kills() > self._memory_kills:
-            return MeasurementError(
+            self._memory_kills = kernel_memory_kills()
+            return KilledForMemoryError(
                 f"the {child.name} was killed by the kernel for lack of memory", self.smaller
             )
         if status < 0:

@@ -50,6 +50,7 @@ class BuildOptions:
         calibration_cache: File with the ranges found by an earlier calibration, checked before it
             is used; written if it is not there.
         cache: Folder of this experiment's timing cache; None keeps none.
+        killed: How often this build was killed for want of memory: it starts that much smaller.
     """
 
     dtype: str
@@ -61,6 +62,7 @@ class BuildOptions:
     calibration: str | None = None
     calibration_cache: str | None = None
     cache: str | None = None
+    killed: int = 0
 
 
 @dataclass(frozen=True)

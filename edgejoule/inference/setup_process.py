@@ -4,7 +4,8 @@
 
 Config: `directory` (of the run), `loader` (`model:load`), `model`, `weights`, `seed`,
 `input_shape`, `backend`, `dtype`, `device`, `threads`, `extra`, `input`, `engine` (a file that is
-taken in place of a model), `memory_limit_gib`, `calibration`, `calibration_cache`, `cache`.
+taken in place of a model), `memory_limit_gib`, `calibration`, `calibration_cache`, `cache`,
+`killed` (how often this build was killed for want of memory).
 Messages: `stage` {name} as it goes; `done` with what `artefacts/setup.json` holds.
 """
 
@@ -63,6 +64,7 @@ def _set_up(config: dict[str, Any], directory: Path, parent: Parent) -> None:
         calibration=config.get("calibration"),
         calibration_cache=config.get("calibration_cache"),
         cache=config.get("cache"),
+        killed=int(config.get("killed") or 0),
     )
     make = _adopt if config.get("engine") else _build
     engine, report, reference = make(config, backend, options, artefacts, parent)
