@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,13 @@ from edgejoule.errors import UsageError
 from edgejoule.inference import flops
 from edgejoule.inference.backend import Layer, Tensor
 from edgejoule.inference.common import short
+from edgejoule.inference.layer_kinds import (
+    kind_of_onnx,
+    kind_of_type,
+    main_index,
+    onnx_window,
+    with_weights,
+)
 from edgejoule.inference.onnx_origin import HEAVY, OriginalGraph, ahead
 from edgejoule.inference.workload import InputSpec
 
@@ -33,7 +41,21 @@ DTYPES = {
 }
 _RUNTIME_DTYPES = {"float": "float32", "double": "float64"}
 
-_CONVOLUTIONS = {"Conv", "FusedConv", "NhwcConv", "NhwcFusedConv"}
+# Operators on quantised tensors, whose operands stand between their scales: where data, weight and
+# bias are (onnxruntime ContribOperators.md, ONNX Operators.md).
+_OPERANDS = {
+    "QLinearConv": (0, 3, 8),
+    "QLinearMatMul": (0, 3),
+    "QGemm": (0, 3, 6),
+    "ConvInteger": (0, 1),
+    "MatMulInteger": (0, 1),
+    "MatMulIntegerToFloat": (0, 1, 6),
+    "DynamicQuantizeMatMul": (0, 1, 4),
+}
+# Kinds whose constant inputs are no weights but shapes, scales, indices, bounds.
+_WITHOUT_WEIGHTS = ("shape", "reformat", "quantise", "nothing", "pooling", "reduction", "softmax")
+
+_CONVOLUTIONS = {"Conv", "ConvInteger", "FusedConv", "NhwcConv", "NhwcFusedConv", "QLinearConv"}
 _REDUCTIONS = {"GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceSum", "ReduceMax"}
 ONE_PER_ELEMENT = {"Add", "Sub", "Mul", "Div", "Relu", "Clip", "Max", "Min", "Neg", "Abs"}
 MOVES = {
@@ -207,7 +229,7 @@ def _describe(
     consumers: Mapping[str, Any],
 ) -> Layer:
     if node is None:  # put in by the runtime at load
-        return Layer(index, done.name, done.op_type)
+        return Layer(index, done.name, done.op_type, operation=kind_of_onnx(done.op_type))
     every = [known.get(name, Tensor(name)) for name in node.input if name]
     inputs = tuple(tensor for tensor in every if tensor.name not in weights)
     outputs = tuple(known.get(name, Tensor(name)) for name in node.output if name)
@@ -223,6 +245,14 @@ def _describe(
         path = original.paths.get(main.name)
     attributes = _attributes(node)
     distinct = {tensor.name: tensor for tensor in (*every, *outputs)}
+    operands = _operands(done.op_type, node, known)
+    shapes = [tensor.shape if tensor else None for tensor in (*operands, None, None)]
+    weighted = any(one is not None and one.name in weights for one in operands[1:])
+    output = outputs[0].shape if outputs else None
+    window = onnx_window(done.op_type, attributes, shapes[0], shapes[1], output)
+    kind = with_weights(kind_of_onnx(done.op_type), weighted)
+    if done.op_type == "Gather" and node.input[0] in weights and len(shapes[0] or ()) > 1:
+        kind = "embedding"  # rows of a table of weights: what torch exports an embedding as
     return Layer(
         index=index,
         name=done.name,
@@ -232,9 +262,53 @@ def _describe(
         attributes=attributes,
         module_path=path,
         nodes=tuple(other.name for other in behind) or (done.name,),
-        flops=_flops(done.op_type, every, outputs, attributes),
+        flops=_flops(done.op_type, [one for one in operands if one], outputs, attributes),
         bytes_moved=flops.bytes_of((t.shape, t.dtype) for t in distinct.values()),
+        operation=kind,
+        kernel=window.kernel,
+        stride=window.stride,
+        padding=window.padding,
+        dilation=window.dilation,
+        groups=window.groups,
+        weights=_count_weights(kind, operands, weights),
+        fused=_main_first([other.op_type for other in behind] or [done.op_type]),
+        modules=_modules(path, behind, original),
     )
+
+
+def _operands(op_type: str, node: Any, known: Mapping[str, Tensor]) -> list[Tensor | None]:
+    """Return a node's inputs, data first, without the scales and zero points between them."""
+    places = _OPERANDS.get(op_type, range(len(node.input)))
+    names = [node.input[place] if place < len(node.input) else "" for place in places]
+    return [known.get(name, Tensor(name)) if name else None for name in names]
+
+
+def _count_weights(
+    kind: str | None, operands: Sequence[Tensor | None], weights: Mapping[str, Tensor]
+) -> int | None:
+    """Number of weights that a node holds; scalars and integers beside the data are parameters."""
+    if kind is None:
+        return None
+    if kind in _WITHOUT_WEIGHTS:
+        return 0
+    held = [weights[one.name] for one in operands if one is not None and one.name in weights]
+    shapes = [one.shape for one in held if one.dtype not in ("int64", "bool", "string")]
+    return sum(prod(shape) for shape in shapes if shape)
+
+
+def _main_first(types: Sequence[str]) -> tuple[str, ...]:
+    main = main_index([kind_of_type(name) for name in types])
+    if main is None:
+        return tuple(types)
+    return (types[main], *types[:main], *types[main + 1 :])
+
+
+def _modules(path: str | None, behind: Sequence[Any], original: OriginalGraph) -> tuple[str, ...]:
+    """Return the modules behind a layer in the order of the graph."""
+    found = [original.paths.get(node.name) for node in behind]
+    if path is not None and path not in found:
+        found.insert(0, path)
+    return tuple(dict.fromkeys(one for one in found if one is not None))
 
 
 def _attributes(node: Any) -> dict[str, Any]:
@@ -264,11 +338,18 @@ _FORMULAS: dict[str, _Formula] = {
         None if w is None else flops.transposed_convolution(x, w)
     ),
     **dict.fromkeys(
-        ("MatMul", "FusedMatMul"),
+        (
+            "MatMul",
+            "FusedMatMul",
+            "MatMulInteger",
+            "MatMulIntegerToFloat",
+            "QLinearMatMul",
+            "DynamicQuantizeMatMul",
+        ),
         lambda x, _w, out, a: flops.matrix_product(out, x[-2 if a.get("transA") else -1]),
     ),
     **dict.fromkeys(
-        ("Gemm", "FusedGemm"),
+        ("Gemm", "FusedGemm", "QGemm"),
         lambda x, _w, out, a: flops.matrix_product(out, x[0 if a.get("transA") else 1]),
     ),
     **dict.fromkeys(

@@ -10,10 +10,12 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 from edgejoule.inference import flops
 from edgejoule.inference.backend import Layer, Tensor
+from edgejoule.inference.layer_kinds import Window, aten_window, kind_of_aten, with_weights
 
 _CHECKS = ("_guards_fn",)  # of the inputs' shapes; torch puts it into an exported module
 
@@ -224,19 +226,47 @@ def _describe(index: int, node: Any) -> Layer:
             counted = formula(shapes, outputs[0].shape if outputs else None, attributes)
         except (TypeError, IndexError, KeyError):
             counted = None  # a shape that is not known, or an unusual call
-    every = {t.name: t for t in (*inputs, *outputs, *(t for w in weights for t in _tensors(w)))}
+    held = [tensor for weight in weights for tensor in _tensors(weight)]
+    every = {t.name: t for t in (*inputs, *outputs, *held)}
+    target = str(node.target)
+    path = _module_path(node)
+    window = _call_window(node, target, attributes)
+    kind = with_weights(kind_of_aten(target), bool(held))
+    if kind == "convolution" and attributes.get("transposed"):
+        kind = "deconvolution"
     return Layer(
         index=index,
         name=node.name,
-        type=str(node.target),
+        type=target,
         inputs=tuple(inputs),
         outputs=outputs,
         attributes=attributes,
-        module_path=_module_path(node),
+        module_path=path,
         nodes=(node.name, *(item.name for item, _ in _items(node))),
         flops=counted,
         bytes_moved=flops.bytes_of((t.shape, t.dtype) for t in every.values()),
+        operation=kind,
+        kernel=window.kernel,
+        stride=window.stride,
+        padding=window.padding,
+        dilation=window.dilation,
+        groups=window.groups,
+        weights=_count(held),
+        fused=(target,),
+        modules=() if path is None else (path,),
     )
+
+
+def _call_window(node: Any, target: str, attributes: Mapping[str, Any]) -> Window:
+    weight = node.args[1] if len(node.args) > 1 else None
+    return aten_window(target, attributes, _shape(weight) if hasattr(weight, "op") else None)
+
+
+def _count(weights: Sequence[Tensor]) -> int | None:
+    """Number of elements, None where a shape is not known."""
+    shapes = [tensor.shape for tensor in weights]
+    known = [prod(shape) for shape in shapes if shape is not None]
+    return sum(known) if len(known) == len(shapes) else None
 
 
 def _module_path(node: Any) -> str | None:

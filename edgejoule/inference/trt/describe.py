@@ -310,6 +310,8 @@ def _operation(one: _Traced, kinds: Sequence[LayerKind | None]) -> LayerKind | N
     if "mha" in one.name.operations:
         return "attention"
     by_nodes = combine(kinds) if kinds and not one.name.span else None
+    if (by_nodes, own) == ("convolution", "deconvolution"):
+        return own  # aten calls both a convolution and tells them apart by an argument
     if by_nodes is not None or one.name.span:
         return by_nodes or "fused"
     return own or ("fused" if len(one.name.operations) > 1 else None)
