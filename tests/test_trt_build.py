@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,7 @@ def test_options_that_do_not_hold_are_refused(
 ) -> None:
     with pytest.raises(UsageError) as refused:
         build(trt, graph, options(extra=extra))
-    assert __import__("re").search(message, str(refused.value))
+    assert re.search(message, str(refused.value))
 
 
 def test_a_memory_limit_of_nothing_is_refused(trt: Any, graph: Path) -> None:

@@ -108,7 +108,7 @@ class _ParserError:
             return str(found()) if found is not None else ""
 
         text = _plain(str(error.desc()))
-        code = str(error.code()).rpartition(".")[2].split(":")[0]
+        code = str(getattr(error.code(), "name", error.code()))
         # "false" is what an assertion without words leaves; then the kind of error says more.
         if text in {"", "false"}:
             text = f"{code.lower().replace('_', ' ')} (in {ask('func') or 'the parser'})"
