@@ -27,7 +27,9 @@ from typing import TYPE_CHECKING, Any
 
 from edgejoule.config import RunConfig, identity_sha256
 from edgejoule.cooldown import CoolDown, cool_down
-from edgejoule.errors import EdgejouleError
+from edgejoule.errors import EdgejouleError, MeasurementError
+from edgejoule.files import disk_errors
+from edgejoule.inference.trt import ENGINE_FILE
 from edgejoule.phases import BASELINE_PHASES, PhaseBoard
 from edgejoule.power.sensor import Where
 from edgejoule.processes import Child, start_child
@@ -62,6 +64,7 @@ class Task:
         why: Why backend and sensor were chosen.
         calibration_cache: File of calibrated ranges, checked if it is there, else written.
         cache: Folder of the experiment's timing cache, so that all its builds choose alike.
+        save_engine: Where the built engine is kept; of several builds the first.
     """
 
     config: RunConfig
@@ -75,6 +78,7 @@ class Task:
     why: dict[str, Any] = field(default_factory=dict)
     calibration_cache: Path | None = None
     cache: Path | None = None
+    save_engine: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -183,6 +187,23 @@ def adopt_build(build: Path, directory: Path) -> dict[str, Any]:
     return found
 
 
+def save_engine(directory: Path, target: Path) -> None:
+    """Keep the engine that a set-up left in `directory`, unless it was kept already.
+
+    Raises:
+        MeasurementError: It left none, or the file cannot be written.
+    """
+    source = directory / "artefacts" / ENGINE_FILE
+    if target.exists():
+        return
+    if not source.is_file():
+        raise MeasurementError(f"the set-up left no engine to keep as {target}")
+    unfinished = target.with_name(target.name + ".tmp")
+    with disk_errors(target.parent):
+        shutil.copyfile(source, unfinished)
+        unfinished.replace(target)
+
+
 @contextlib.contextmanager
 def supervised(
     directory: Path, task: Task, progress: Progress, stop: StopFlag
@@ -223,6 +244,8 @@ def measure(task: Task, directory: Path, progress: Progress, stop: StopFlag) -> 
             setup = set_up(task, directory, supervisor)
         else:
             setup = adopt_build(task.build, directory)
+        if task.save_engine is not None:
+            save_engine(directory, task.save_engine)
         gpu = _see_gpu(task, watch)
         sampler, sampler_cpu = _start_power(task, directory, supervisor, watch, anchor)
         board.mark("idle_before")

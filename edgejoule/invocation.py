@@ -25,7 +25,7 @@ from edgejoule.config import (
     run_name,
 )
 from edgejoule.errors import EXIT_USAGE, EdgejouleError, UsageError
-from edgejoule.experiment import Task, measure, request_of, set_up, supervised
+from edgejoule.experiment import Task, measure, request_of, save_engine, set_up, supervised
 from edgejoule.phases import PhaseBoard
 from edgejoule.power.sensor import Where
 from edgejoule.resolving import resolve
@@ -90,6 +90,8 @@ def measure_all(args: argparse.Namespace, arguments: Sequence[str]) -> int:
             progress.line(text)
         if args.setup_only:
             build_once(config, args, build, timing_cache(build.parent), progress, stop)
+            if args.save_engine is not None:
+                save_engine(build, args.save_engine)
             print(build)
             return 0
         check_result_folder(args.result_dir)
@@ -122,6 +124,7 @@ def measure_all(args: argparse.Namespace, arguments: Sequence[str]) -> int:
                     why=why,
                     calibration_cache=args.calibration_cache,
                     cache=timing_cache(args.result_dir),
+                    save_engine=args.save_engine,
                 )
                 wait_until_idle(args, resolved.where, progress, stop)
                 _show(args, run_task(task, resolved.machine, progress, stop))

@@ -82,6 +82,7 @@ def resolve(args: argparse.Namespace) -> Resolved:
             raise UsageError(
                 f"the backend {backend.name} knows no {BACKEND_FLAGS[name]}", "leave it out"
             )
+    check_saving(args, backend.name)
     if "cuda_graphs" in extra and not device.startswith("cuda"):
         raise UsageError(f"--cuda-graphs: {device} is no NVIDIA GPU", "leave it out")
     config = RunConfig(
@@ -157,6 +158,25 @@ def check_calibration(args: argparse.Namespace, dtype: str) -> None:
                     f"--{flag.replace('_', '-')} is for int8 and fp8, this run is {dtype}",
                     "leave it out, or give --dtype int8",
                 )
+
+
+def check_saving(args: argparse.Namespace, backend: str) -> None:
+    """Refuse `--save-engine` where no engine will be, or where a file would be lost.
+
+    Raises:
+        UsageError: The backend builds no single engine, the engine is a file already, or the
+            target is there.
+    """
+    target = args.save_engine
+    if target is None:
+        return
+    if args.engine is not None or backend != "tensorrt":
+        what = "--engine is a file already" if args.engine else f"{backend} builds no single engine"
+        raise UsageError(f"--save-engine {target}: {what}", "leave it out, or --backend tensorrt")
+    if target.exists():
+        raise UsageError(f"--save-engine {target} is there already", "give another, or remove it")
+    if not target.parent.is_dir():
+        raise UsageError(f"--save-engine: there is no folder {target.parent}", "make it first")
 
 
 def named_gpu(asked: str | None) -> Gpu | None:

@@ -79,3 +79,20 @@ def test_an_engine_says_what_it_is(tmp_path: Path) -> None:
 def test_a_file_that_is_no_engine(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no-such"):
         resolving.engine_facts(tmp_path / "no-such.engine")
+
+
+def test_an_engine_is_kept_only_where_one_is_built(tmp_path: Path) -> None:
+    target = tmp_path / "kept.ejplan"
+    args = parsed("--model", "lenet", "--save-engine", str(target))
+    resolving.check_saving(args, "tensorrt")
+    with pytest.raises(UsageError, match="torch-tensorrt builds no single engine"):
+        resolving.check_saving(args, "torch-tensorrt")
+    target.write_bytes(b"")
+    with pytest.raises(UsageError, match="is there already; give another, or remove it"):
+        resolving.check_saving(args, "tensorrt")
+    args = parsed("--model", "lenet", "--save-engine", str(tmp_path / "no" / "x"))
+    with pytest.raises(UsageError, match="there is no folder"):
+        resolving.check_saving(args, "tensorrt")
+    args = parsed("--engine", "a.engine", "--save-engine", str(tmp_path / "x"))
+    with pytest.raises(UsageError, match="--engine is a file already"):
+        resolving.check_saving(args, "tensorrt")

@@ -57,7 +57,7 @@ def test_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
 def test_a_torch_backend_cannot_take_it(tmp_path: Path) -> None:
     path = tmp_path / "graph.onnx"
     write_onnx(path)
-    with pytest.raises(UsageError, match="cannot take; use --backend onnxruntime"):
+    with pytest.raises(UsageError, match="cannot take; use --backend tensorrt or onnxruntime"):
         load(path, form="torch")
 
 

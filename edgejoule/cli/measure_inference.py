@@ -349,6 +349,12 @@ def _add_where(where: argparse._ArgumentGroup) -> None:
         help="where --setup-only keeps and --skip-setup finds it (default: the user's cache)",
     )
     where.add_argument(
+        "--save-engine",
+        type=Path,
+        metavar="FILE",
+        help="backend tensorrt: keep the engine with what built it, for --engine",
+    )
+    where.add_argument(
         "--loader",
         default="model:load",
         metavar="PACKAGE:FUNCTION",

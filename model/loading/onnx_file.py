@@ -97,7 +97,7 @@ def load_onnx(spec: Spec, request: ModelRequest) -> LoadedModel:
     if request.form != "onnx":
         raise UsageError(
             f"{spec.path} is an ONNX file, which this backend cannot take",
-            "use --backend onnxruntime",
+            "use --backend tensorrt or onnxruntime",
         )
     graph = read_graph(spec)
     onnx = _import_onnx()
