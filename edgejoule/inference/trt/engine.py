@@ -48,13 +48,13 @@ _REFUSALS: tuple[tuple[str, str, str], ...] = (
         _OR_INSTALL,
     ),
     (
-        r"not compatible with this version of TensorRT",
-        "it was built by another version of TensorRT",
+        r"Version tag does not match\D*(?P<here>\d+)\D+(?P<plan>\d+)",
+        "it was built by another version of TensorRT (its format is {plan}, here it is {here})",
         _OR_INSTALL,
     ),
     (
-        r"Version tag does not match\D*(?P<here>\d+)\D+(?P<plan>\d+)",
-        "it was built by another version of TensorRT (its format is {plan}, here it is {here})",
+        r"not compatible with this version of TensorRT|Version tag does not match",
+        "it was built by another version of TensorRT",
         _OR_INSTALL,
     ),
     (
@@ -233,8 +233,8 @@ class Engine:
             for binding in self.inputs:
                 if -1 in binding.shape:
                     shapes = engine.get_tensor_profile_shape(binding.name, index)
-                elif binding.is_shape:
-                    # The bindings take the number first whatever their keywords are called.
+                elif binding.is_shape and hasattr(engine, "get_tensor_profile_values"):
+                    # The bindings take the number first, whatever their keywords are called.
                     shapes = engine.get_tensor_profile_values(index, binding.name)
                 else:
                     continue

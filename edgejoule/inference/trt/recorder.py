@@ -18,9 +18,16 @@ float of its own: storing one frees the one before it, so that no memory is take
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from itertools import chain, repeat
 from operator import length_hint
 from typing import Any, Protocol
+
+from edgejoule.inference.backend import LayerTimes
+
+# What the inspector adds to a name where there are several optimisation profiles.
+_PROFILE = re.compile(r" \[profile \d+\]$")
 
 
 class Recorder(Protocol):
@@ -121,3 +128,35 @@ def make_recorder(trt: Any, capacity: int) -> Any:
             return list(heard)
 
     return _Recorder()
+
+
+def order_problem(expected: Sequence[str], reported: Sequence[str]) -> str:
+    """Say how the names of an inference differ from the engine's, or nothing."""
+    for index, (wanted, name) in enumerate(zip(expected, reported, strict=False)):
+        if _PROFILE.sub("", wanted) != _PROFILE.sub("", name):
+            return f"its layer {index} is {wanted!r}, but TensorRT reported {name!r} there"
+    if len(expected) != len(reported):
+        return f"it has {len(expected)} layers, but TensorRT reported {len(reported)}"
+    return ""
+
+
+def layer_times(recorder: Recorder, layers: int) -> LayerTimes:
+    """Return what was recorded since `begin` as rows: all layers of every whole inference.
+
+    An inference with another number of layer times than the engine has layers gives no rows, since
+    there is no telling which are whose; it is missing from the number of inferences.
+    """
+    import numpy as np
+
+    counts = np.array(recorder.counts(), dtype=np.int64)
+    ends = np.cumsum(counts)
+    whole = np.flatnonzero((counts == layers) & (ends <= recorder.capacity))
+    times_ns = np.rint(np.array(recorder.times_ms, dtype=np.float64) * 1e6).astype(np.int64)
+    rows = (ends[whole] - layers)[:, None] + np.arange(layers)[None, :]
+    return LayerTimes(
+        inference=np.repeat(whole.astype(np.int32), layers),
+        layer=np.tile(np.arange(layers, dtype=np.int16), len(whole)),
+        duration_ns=times_ns[rows].reshape(-1),
+        start_offset_ns=None,
+        inferences=len(whole),
+    )

@@ -121,7 +121,7 @@ class Dims(tuple):
 
 
 _TYPES = "FLOAT HALF INT8 INT32 BOOL UINT8 FP8"
-if VERSION >= (9, 0):
+if VERSION >= (10, 0):
     _TYPES += " BF16 INT64 INT4"
 if VERSION >= (10, 8):
     _TYPES += " FP4"

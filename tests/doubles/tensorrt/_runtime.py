@@ -203,9 +203,10 @@ class ICudaEngine:
 
 
 class EngineInspector:
+    execution_context: Any = None
+
     def __init__(self, engine: ICudaEngine) -> None:
         self._engine = engine
-        self.execution_context: Any = None
 
     def get_engine_information(self, format: Any) -> str:  # noqa: A002 (the real one's name)
         if format != LayerInformationFormat.JSON:
