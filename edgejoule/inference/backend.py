@@ -279,8 +279,20 @@ class Backend(Protocol):
 class EngineBackend(Backend, Protocol):
     """A runtime that can also take a finished engine from a file (`--engine`)."""
 
-    def adopt(self, engine: Path, options: BuildOptions, artefacts: Path) -> Adopted:
+    def adopt(
+        self,
+        engine: Path,
+        options: BuildOptions,
+        artefacts: Path,
+        input_shape: tuple[int, ...] | None = None,
+    ) -> Adopted:
         """Check an engine file, write artefacts as `build` does, and describe the engine.
+
+        Args:
+            engine: The file.
+            options: As for `build`.
+            artefacts: Where to write.
+            input_shape: Shape asked for the first input, None for the engine's own.
 
         Raises:
             UsageError: The file is no engine, or one that cannot run here; with the reason.

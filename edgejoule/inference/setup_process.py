@@ -138,14 +138,10 @@ def _adopt(
         )
     parent.say("stage", name="load")
     loading_ns = time.monotonic_ns()
-    adopted: Adopted = backend.adopt(file, options, artefacts)
-    load_s = _seconds_since(loading_ns)
     shape = config.get("input_shape")
-    if shape is not None and adopted.inputs and tuple(shape) != adopted.inputs[0].shape:
-        raise UsageError(
-            f"engine {file} takes {list(adopted.inputs[0].shape)}, --input-shape says {shape}",
-            "leave --input-shape out, or build an engine of that shape",
-        )
+    wanted = None if shape is None else tuple(int(size) for size in shape)
+    adopted: Adopted = backend.adopt(file, options, artefacts, wanted)
+    load_s = _seconds_since(loading_ns)
     parent.say("stage", name="inputs")
     sets, description = make_inputs(
         str(config.get("input") or "normal"), adopted.inputs, None, options.seed
