@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import inspect
+import logging
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -222,6 +223,24 @@ def _facts(trt: Any, config: Any, network: Any) -> dict[str, Any]:
     if typed is not None and hasattr(network, "get_flag"):
         found["strongly_typed"] = bool(network.get_flag(typed))
     return found
+
+
+@contextlib.contextmanager
+def heard() -> Iterator[list[str]]:
+    """Collect what torch_tensorrt and TensorRT warn of; it goes to the log of the run as before."""
+    lines: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.name.startswith(names.PACKAGE):
+                lines.append(" ".join(record.getMessage().split()))
+
+    listener = Listener(logging.WARNING)
+    logging.getLogger().addHandler(listener)
+    try:
+        yield lines
+    finally:
+        logging.getLogger().removeHandler(listener)
 
 
 def _refuse_inert(version: str, message: str, passed: Mapping[str, Any]) -> None:

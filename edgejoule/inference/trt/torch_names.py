@@ -14,7 +14,7 @@ from typing import Literal
 VERSIONS = ("2.4.0", "2.6.0", "2.8.0", "2.10.0", "2.12.1", "2.13.0", "2.14.0")
 """The versions whose wheels the table was read from."""
 
-PACKAGE = "torch_tensorrt"
+PACKAGE = "torch_tensorrt"  # also how the names of its loggers begin
 COMPILER = "torch_tensorrt.dynamo"  # module with `compile`
 COMPILE = "compile"
 INTERPRETER_MODULE = "torch_tensorrt.dynamo.conversion._TRTInterpreter"
@@ -122,6 +122,10 @@ def _attribute(
 
 RELIANCES: tuple[Reliance, ...] = (
     Reliance("torch_tensorrt/_version.py", VERSION, "constant", None, None, "versions of a run"),
+    Reliance(
+        "torch_tensorrt/logging.py", "_LOGGER", "constant", None, None,
+        "what TensorRT says while it builds goes to Python's logging",
+    ),
     Reliance(_COMPILER_FILE, COMPILE, "function", None, None, "compiles an exported program"),
     *PARAMETERS,
     Reliance(_INTERPRETER_FILE, INTERPRETER, "class", None, None, "makes the network"),
