@@ -168,13 +168,16 @@ def build_plan(
     )  # fmt: skip
     attempts: list[dict[str, Any]] = []
     try:
-        for settings in tries(workspace_bytes(options, device), _level(options)):
+        everything = list(tries(workspace_bytes(options, device), _level(options)))
+        # The kernel may kill a build before TensorRT can say that memory ended.
+        killed = min(options.killed, len(everything) - 1)
+        attempts += [
+            {**_note(one), "result": "killed", "why": "the kernel ended it for want of memory"}
+            for one in everything[:killed]
+        ]
+        for settings in everything[killed:]:
             started = time.monotonic()
-            note: dict[str, Any] = {
-                "workspace_mib": _mib(settings.workspace),
-                "optimization_level": settings.level,
-                "changed": settings.changed,
-            }
+            note = _note(settings)
             attempts.append(note)
             try:
                 plan, facts = _build(job, settings)
@@ -190,6 +193,14 @@ def build_plan(
     finally:
         log.errors[:] = log.errors[-20:]
     raise _gave_up(trt, job.label, attempts)
+
+
+def _note(settings: Try) -> dict[str, Any]:
+    return {
+        "workspace_mib": _mib(settings.workspace),
+        "optimization_level": settings.level,
+        "changed": settings.changed,
+    }
 
 
 def device_index(device: str) -> int:
@@ -276,7 +287,8 @@ def _build(job: _Job, settings: Try) -> tuple[bytes, dict[str, Any]]:
     job.timings.collect(config)
     del cache  # had to live until here
     if plan is None:
-        raise _no_plan(trt, job.label, log)
+        refused = "" if job.allocator is None else job.allocator.budget.why()
+        raise _no_plan(trt, job.label, log, refused)
     facts = {
         "typing": job.typing.kind,
         "network_flags": list(job.typing.network_flags),
@@ -325,12 +337,12 @@ def _configure(job: _Job, config: Any, settings: Try) -> dict[str, Any]:
     }
 
 
-def _no_plan(trt: Any, label: str, log: Any) -> Exception:
-    """Return why a build gave nothing, from what TensorRT logged."""
+def _no_plan(trt: Any, label: str, log: Any, refused: str = "") -> Exception:
+    """Return why a build gave nothing, from what TensorRT logged and its allocator refused."""
     said = [*log.warnings, *log.errors]
     memory = [line for line in said if OUT_OF_MEMORY.search(line)]
     if memory:
-        return _NoMemory(" ".join(memory[-1].split())[:300])
+        return _NoMemory("; ".join(filter(None, (memory[-1][:300], refused))))
     lacking = next((found for line in said if (found := _NO_IMPLEMENTATION.search(line))), None)
     version = f"TensorRT {trt.__version__}"
     if lacking is not None:
