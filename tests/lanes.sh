@@ -8,6 +8,7 @@
 #
 # Where the packages cannot be installed a lane says so and is left out; with CI=true that fails.
 set -uo pipefail
+from="${PWD}"
 root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)"
 cd -- "${root}" || exit 1
 # shellcheck source=environment.sh
@@ -50,6 +51,7 @@ lane() {
     [[ "${CI:-}" != true ]] || failed+=("$2")
     return
   fi
+  [[ -n "${EDGEJOULE_MADE_PYTHON:-}" ]] || edgejoule_environment .venv any
   if [[ -n "${5:-}" ]] && ! "$5" 2>&1 >/dev/null | sed -E 's#[a-z]+://[^ ]*#...#g'; then
     printf 'lane %s (%s): left out, %s failed\n' "$1" "$2" "$5"
     [[ "${CI:-}" != true ]] || failed+=("$2")
@@ -61,7 +63,20 @@ lane() {
   printf 'lane %s (%s): %d s\n' "$1" "$2" "$((SECONDS - begin))"
 }
 
-edgejoule_environment .venv any
+# Lane 7 is for a board's owner and runs in the board's own Python: without it nothing is tested there.
+jetson_lane() {
+  local begin="${SECONDS}" tegra
+  # A container hides the device tree; soc0 stays visible.
+  tegra="$(cat /proc/device-tree/compatible /sys/devices/soc0/family 2>/dev/null | tr -d '\0' || true)"
+  if [[ "${tegra,,}" != *tegra* && ! -e /etc/nv_tegra_release ]]; then
+    printf 'lane 7 (jetson): no Jetson here; on a board: tests/lanes.sh jetson\n'
+    return
+  fi
+  printf '\n--- lane 7 (jetson)\n'
+  (cd -- "${from}" && "${root}/tests/jetson/run.sh") || failed+=(jetson)
+  printf 'lane 7 (jetson): %d s\n' "$((SECONDS - begin))"
+}
+
 for name in ${wanted}; do
   case "${name}" in
     real_driver)
@@ -76,7 +91,7 @@ for name in ${wanted}; do
       ;;
     browser) printf 'lane 5 (browser): no tests yet\n' ;;
     gpu) printf 'lane 6 (gpu): needs an NVIDIA GPU; run it there: ./run_tests.sh -m gpu\n' ;;
-    jetson) printf 'lane 7 (jetson): needs a board; run it there: ./run_tests.sh -m jetson\n' ;;
+    jetson) jetson_lane ;;
     contracts) lane 8 contracts gcc gcc tests/contracts/prepare.sh ;;
     *) edgejoule_die "no lane ${name}; lanes: real_driver real_servers container browser gpu jetson contracts" ;;
   esac
