@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import time
+import weakref
 from typing import Any
 
 import numpy as np
@@ -215,11 +216,17 @@ class IExecutionContext:
         self._launched += not capturing
         profiled = self._profiler is not None
 
+        # Kept by the context, so it must not keep the context.
+        me = weakref.ref(self)
+
         def work() -> None:
-            self._run(addresses, stream_handle)
-            self._ran += not capturing
+            context = me()
+            if context is None:
+                return
+            context._run(addresses, stream_handle)
+            context._ran += not capturing
             if profiled:
-                self._stream = stream_handle
+                context._stream = stream_handle
 
         kept = self._captured if capturing else self._waiting
         if not _cuda.enqueue(stream_handle, work, kept):

@@ -1,0 +1,375 @@
+"""A plan in the measuring process: own stream, own context, inputs on the device.
+
+One context serves both passes, so that activations take their memory once. The clean pass comes
+first and runs without a profiler; the profiled pass attaches one. TensorRT lets none be taken off
+(`Context.detach`), so a clean inference after a profiled pass has a new context made first.
+
+    clean:     [ launch | wait ]
+    profiled:  [ launch | wait | report ]    report: TensorRT calls the recorder, layer by layer
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgejoule.errors import EdgejouleError, MeasurementError, UsageError
+from edgejoule.inference.backend import BuildOptions, LayerTimes, Profiler
+from edgejoule.inference.memory_limit import limit_tensorrt, tensorrt_allocator
+from edgejoule.inference.trt.buffers import Buffers
+from edgejoule.inference.trt.cuda_types import CudaError
+from edgejoule.inference.trt.engine import open_engine
+from edgejoule.inference.trt.library import load_tensorrt, make_log
+from edgejoule.inference.trt.recorder import layer_times, make_recorder, order_problem
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from edgejoule.inference.trt.cuda import Cuda
+
+WARM_INFERENCES = 2  # with the profiler, before each chunk
+PLAN_FILE = "plan.engine"
+SESSION_FILE = "plan.json"
+OVERLAP = "layers may overlap, their sum is not the latency"
+
+_TIMES_PER_CHUNK = 100_000
+_MOST_LAYERS = 2**15 - 1  # layers are stored in 16 bits
+_MIB = 2**20
+
+
+def open_plan_session(artefacts: Path, options: BuildOptions) -> PlanSession:
+    """Load the plan of a folder of artefacts onto its device.
+
+    Args:
+        artefacts: With `plan.engine` (the plan's bytes) and `plan.json`: `layers` (names in the
+            order of execution), `profile` (optimisation profile).
+        options: Device, memory limit, and `cuda_graphs` among the extra ones.
+
+    Raises:
+        UsageError: TensorRT, CUDA or the device is not there, or does not take the plan.
+        MeasurementError: There is not enough memory, or TensorRT fails otherwise.
+    """
+    from edgejoule.inference.trt.cuda import load_cuda
+
+    trt = load_tensorrt()
+    cuda = load_cuda()
+    about = json.loads((artefacts / SESSION_FILE).read_text(encoding="utf-8"))
+    plan = (artefacts / PLAN_FILE).read_bytes()
+    return PlanSession(trt, cuda, plan, about, options)
+
+
+class PlanSession:
+    """An engine loaded; see `open_plan_session`."""
+
+    def __init__(
+        self,
+        trt: Any,
+        cuda: Cuda,
+        plan: bytes,
+        about: Mapping[str, Any],
+        options: BuildOptions,
+    ) -> None:
+        self.trt = trt
+        self._cuda = cuda
+        self._log: Any = make_log(trt)
+        self._layers = [str(name) for name in about["layers"]]
+        if len(self._layers) > _MOST_LAYERS:
+            raise UsageError(
+                f"the engine has {len(self._layers)} layers, more than {_MOST_LAYERS}",
+                "split the model",
+            )
+        self._profile = int(about.get("profile", 0))
+        self._wants_graphs = bool(options.extra.get("cuda_graphs"))
+        self._plan_bytes = len(plan)
+        index = device_index(options.device)
+        cuda.use(index)
+        self._device = cuda.device(index)
+        self._limit = limit_tensorrt(options)
+        self._allocator: Any = None
+        if self._limit.limit_bytes is not None:
+            self._allocator = tensorrt_allocator(trt, cuda, self._limit.limit_bytes)
+        self._graphs: list[int] = []
+        self._bound = -1  # the input set whose addresses the context has
+        self._recorder: Any = None  # what is attached
+        self._emission = "no profiled pass yet"
+        self._buffers: Buffers | None = None
+        self._closers = contextlib.ExitStack()
+        with contextlib.ExitStack() as opened:
+            self._stream = cuda.stream()
+            opened.callback(_quietly, cuda.destroy_stream, self._stream)
+            with self._explained():
+                self._engine = open_engine(trt, plan, self._log, self._allocator)
+                opened.callback(self._engine.close)
+                self._context = self._engine.context(self._profile, self._stream)
+                opened.callback(self._context.close)
+            self._closers = opened.pop_all()
+
+    def bind(self, inputs: Sequence[Mapping[str, np.ndarray]]) -> None:
+        """Take the input sets: cast, copied to the device, shapes and outputs set.
+
+        Raises:
+            UsageError: The engine does not take them, or no CUDA graph can be made of it.
+            MeasurementError: There is no memory for them.
+        """
+        self._drop_graphs()
+        if self._buffers is not None:
+            self._buffers.close()
+        memory = self._cuda if self._allocator is None else self._allocator.budget
+        self._buffers = Buffers(self._cuda, self._context, self._stream, memory)
+        self._buffers.fill(inputs)
+        self._bound = 0
+        if self._wants_graphs:
+            self._capture()
+
+    def infer(self, which: int) -> None:
+        """Run one inference on input set `which`; return when its outputs are computed."""
+        if self._recorder is not None:
+            self._clean()
+        if self._graphs:
+            self._cuda.launch(self._graphs[which], self._stream)
+        else:
+            if which != self._bound:
+                self._select(which)
+            self._context.enqueue(self._stream)
+        self._cuda.synchronise(self._stream)
+
+    def outputs(self, which: int) -> list[np.ndarray]:
+        """Run one inference and return its outputs as float arrays.
+
+        Raises:
+            MeasurementError: The engine returns nothing.
+        """
+        self.infer(which)
+        return self._filled().read()
+
+    def profiler(self) -> Profiler:
+        """Return a profiler of this session."""
+        return PlanProfiler(self, self._layers)
+
+    def settings(self) -> dict[str, Any]:
+        """Return what is in force."""
+        buffers = self._buffers
+        found: dict[str, Any] = {
+            "tensorrt": str(self.trt.__version__),
+            "gpu": self._device.name,
+            "compute_capability": ".".join(map(str, self._device.compute_capability)),
+            "cuda_runtime": self._cuda.runtime_version,
+            "cuda_driver": self._cuda.driver_version,
+            "optimisation_profile": self._profile,
+            "cuda_graphs": "in the clean pass" if self._graphs or self._wants_graphs else "off",
+            "aux_streams": self._engine.aux_streams,
+            "profiler_emission": self._emission,
+            "profiler_warm_inferences": WARM_INFERENCES + 1,
+            "verbosity": self._engine.verbosity,
+            "nvtx_verbosity": self._context.nvtx_verbosity(),
+            "inputs": "on the device before the inference starts",
+            "plan_mib": round(self._plan_bytes / _MIB, 3),
+            "activation_mib": _mib(self._engine.memory_bytes),
+            "io_mib": _mib(None if buffers is None else buffers.device_bytes),
+        }
+        if self._engine.aux_streams > 0:
+            found["aux_streams_warning"] = OVERLAP
+        if buffers is not None and buffers.dynamic_outputs():
+            found["dynamic_outputs"] = list(buffers.dynamic_outputs())
+        if self._allocator is not None:
+            found["memory_limit"] = {**self._limit.to_json(), **self._allocator.budget.to_json()}
+        if self._log.warnings:
+            found["tensorrt_warnings"] = list(dict.fromkeys(self._log.warnings))[-10:]
+        return found
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._drop_graphs()
+        if self._buffers is not None:
+            self._buffers.close()
+            self._buffers = None
+        self._recorder = None
+        self._closers.close()
+        self._allocator = None
+
+    def attach(self, recorder: Any) -> None:
+        """Have inferences run by `infer_profiled` report to a recorder from here on."""
+        self._context.attach(recorder)
+        self._recorder = recorder
+        self._emission = (
+            "by each inference, which waits for its end (this version cannot wait to be asked)"
+            if self._context.emits_synchronously
+            else "asked for after each inference"
+        )
+
+    def infer_profiled(self, which: int) -> None:
+        """Run one inference and have its layers reported to the recorder."""
+        if which != self._bound:
+            self._select(which)
+        self._context.enqueue(self._stream)
+        self._cuda.synchronise(self._stream)
+        self._context.report()
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Name the memory limit where TensorRT fails for it, since it only knows of a refusal."""
+        try:
+            yield
+        except MeasurementError as error:
+            why = "" if self._allocator is None else self._allocator.budget.why()
+            if not why:
+                raise
+            raise MeasurementError(f"{error.message}: {why}") from error
+
+    def _filled(self) -> Buffers:
+        if self._buffers is None:
+            raise MeasurementError("the session was given no inputs")
+        return self._buffers
+
+    def _select(self, which: int) -> None:
+        for name, address in self._filled().addresses[which].items():
+            self._context.bind(name, address)
+        self._bound = which
+
+    def _clean(self) -> None:
+        """Be rid of the profiler: with it an inference is slower."""
+        self._drop_graphs()
+        with self._explained():
+            self._context.detach()
+        self._recorder = None
+        if self._wants_graphs:
+            self._capture()
+
+    def _capture(self) -> None:
+        """Make a CUDA graph of an inference on each input set.
+
+        After a plain one, which does what is put off until shapes are known (TensorRT's Developer
+        Guide, "CUDA graphs").
+        """
+        buffers = self._filled()
+        dynamic = buffers.dynamic_outputs()
+        if dynamic:
+            raise UsageError(
+                f"no CUDA graph can be made of this engine: the shape of its output {dynamic[0]} "
+                "depends on values",
+                "measure without --cuda-graphs",
+            )
+        cuda, stream = self._cuda, self._stream
+        for which in range(len(buffers.addresses)):
+            self._select(which)
+            self._context.enqueue(stream)
+            cuda.synchronise(stream)
+            try:
+                cuda.begin_capture(stream)
+                try:
+                    self._context.enqueue(stream)
+                except EdgejouleError:
+                    cuda.abandon_capture(stream)
+                    raise
+                self._graphs.append(cuda.end_capture(stream))
+            except EdgejouleError as error:
+                self._drop_graphs()
+                raise UsageError(
+                    f"no CUDA graph can be made of this engine ({error.message})",
+                    "measure without --cuda-graphs",
+                ) from error
+
+    def _drop_graphs(self) -> None:
+        for graph in self._graphs:
+            _quietly(self._cuda.destroy_graph, graph)
+        self._graphs = []
+
+
+class PlanProfiler:
+    """Layer times of a session, in chunks.
+
+    The names that TensorRT reports are compared with the engine's before each chunk and after it;
+    in between, layers go by position alone.
+    """
+
+    def __init__(self, session: PlanSession, layers: Sequence[str]) -> None:
+        self._session = session
+        self._layers = list(layers)
+        self.chunk_inferences = max(1, _TIMES_PER_CHUNK // max(1, len(self._layers)))
+        self._recorder: Any = None
+
+    def start(self, inferences: int) -> None:
+        """Attach the recorder, warm up, and see that the layers come in the engine's order.
+
+        Raises:
+            MeasurementError: They do not, or TensorRT reports nothing.
+        """
+        # Warm inferences may outnumber the chunk's.
+        capacity = (min(inferences, self.chunk_inferences) + WARM_INFERENCES) * len(self._layers)
+        if self._recorder is None or self._recorder.capacity < capacity:
+            self._recorder = make_recorder(self._session.trt, capacity)
+        self._session.attach(self._recorder)
+        self._recorder.begin()
+        for _ in range(WARM_INFERENCES):
+            self._session.infer_profiled(0)
+        self._check_names("before")
+        self._recorder.begin()
+
+    def infer(self, which: int) -> None:
+        """Run one inference and have its layers reported."""
+        self._session.infer_profiled(which)
+        self._recorder.mark()
+
+    def harvest(self, spans: Sequence[tuple[int, int]]) -> LayerTimes:
+        """Return the chunk's layer times.
+
+        Raises:
+            MeasurementError: The layers come in another order than before the chunk.
+        """
+        del spans  # TensorRT gives durations without a clock
+        if self._recorder is None:
+            raise RuntimeError("harvest before start")
+        times = layer_times(self._recorder, len(self._layers))
+        for number, count in enumerate(self._recorder.counts()):
+            if count != len(self._layers):
+                print(
+                    f"inference {number} of this chunk: TensorRT reported {count} layer times, "
+                    f"the engine has {len(self._layers)} layers",
+                    file=sys.stderr,
+                )
+        self._check_names("after")
+        self._recorder.begin()
+        return times
+
+    def close(self) -> None:
+        """Forget the recorder; the context lets go of it when it goes itself."""
+        self._recorder = None
+
+    def _check_names(self, when: str) -> None:
+        self._recorder.begin(named=True)
+        self._session.infer_profiled(0)
+        names = self._recorder.names()
+        problem = order_problem(self._layers, names)
+        # A wrong number after a chunk is left to the caller, who counts what the chunk gave.
+        if problem and (when == "before" or len(names) == len(self._layers)):
+            raise MeasurementError(
+                f"the engine's layers and TensorRT's times do not belong together: {problem} "
+                f"({when} a chunk of inferences)",
+                "build the engine again; if it stays so, report the version of TensorRT",
+            )
+
+
+def device_index(device: str) -> int:
+    """Return the number of `cuda:<number>`.
+
+    Raises:
+        UsageError: It is another device.
+    """
+    kind, _, number = device.partition(":")
+    if kind != "cuda" or not (number or "0").isdigit():
+        raise UsageError(f"TensorRT does not run on {device}", "use an NVIDIA GPU: --device 0")
+    return int(number or 0)
+
+
+def _mib(nbytes: int | None) -> float | None:
+    return None if nbytes is None else round(nbytes / _MIB, 3)
+
+
+def _quietly(free: Any, handle: int) -> None:
+    """Give something back, also if the device is in error."""
+    with contextlib.suppress(CudaError):
+        free(handle)
