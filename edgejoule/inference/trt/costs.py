@@ -236,4 +236,5 @@ def _value(record: Mapping[str, Any], prefixes: tuple[str, ...], keys: tuple[str
 def _numbers(
     record: Mapping[str, Any], prefixes: tuple[str, ...], keys: tuple[str, ...]
 ) -> tuple[int, ...] | None:
-    return ints(_value(record, prefixes, keys))
+    found = ints(_value(record, prefixes, keys))
+    return found if found is not None and min(found) >= 0 else None

@@ -9,7 +9,8 @@ Where a layer's module comes from, the first that tells it:
    `reformat`, or `nothing` where nothing is done.
 3. ONNX: the nodes between its tensors, whose names survive in the engine.
 4. The nodes that lie between the layers whose outputs it reads and those that read its outputs,
-   if there is one such way through the graph and all nodes on it are of one module.
+   if there is one such way through the graph and what is done on it (views apart) is done in one
+   module.
 
 Nothing else: a layer that none of these tells of is unmapped (`module_path` None).
 """
@@ -35,6 +36,7 @@ from edgejoule.inference.trt.origin import Origin, OriginNode
 _KEPT_ELSEWHERE = ("Name", "LayerType", "Inputs", "Outputs")
 # What the runtime does for itself, whatever the model's node in its name.
 _OF_THE_RUNTIME = ("reformat", "nothing")
+_VIEWS = ("shape", "nothing")  # kinds of nodes that a way may hold beside what is done on it
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,11 @@ class _Traced:
     name: LayerName
     nodes: tuple[_Node, ...] = ()
     path: str | None = None
+
+    @property
+    def told(self) -> bool:
+        """Whether it is known by more than names that nothing knows."""
+        return self.path is not None or any(node.known for node in self.nodes)
 
 
 def describe_engine(
@@ -153,7 +160,7 @@ def _between_tensors(traced: Sequence[_Traced], origin: Origin) -> list[_Traced]
         return list(traced)
 
     def look(one: _Traced) -> _Traced:
-        if (one.nodes and not one.name.span) or _transparent(one):
+        if _transparent(one) or (one.told and not one.name.span):
             return one
         behind = graph.behind(
             [tensor.name for tensor in one.layer.outputs],
@@ -183,16 +190,17 @@ def _between_layers(
     }
 
     def look(one: _Traced) -> _Traced:
-        before = set() if one.nodes or _transparent(one) else _sources(one, makers)
+        before = set() if one.told or _transparent(one) else _sources(one, makers)
         if not before:
             return one
         after, leaves = _sinks(one, readers, leaving)
         names = origin.between(before, after, claimed, leaves)
         nodes = tuple(_known(origin.nodes[name]) for name in names)
-        paths = {node.path for node in nodes}
+        doing = [node for node in nodes if node.kind not in _VIEWS] or nodes
+        paths = {node.path for node in doing}
         if len(paths) != 1 or None in paths:
             return one
-        return replace(one, nodes=nodes, path=nodes[0].path)
+        return replace(one, nodes=nodes, path=doing[0].path)
 
     return [look(one) for one in traced]
 
@@ -301,20 +309,23 @@ def _describe(index: int, one: _Traced) -> Layer:
 def _operation(one: _Traced, kinds: Sequence[LayerKind | None]) -> LayerKind | None:
     """What a layer does: by its nodes, but where the runtime does something of its own."""
     own = kind_of_tensorrt(one.layer.layer_type)
-    if own == "reformat" and one.layer.record.get("Origin") == "QDQ":
-        return "quantise"
-    if own in _OF_THE_RUNTIME:
-        return own
-    if one.name.role != "layer":
-        return "reformat"
-    if "mha" in one.name.operations:
-        return "attention"
     by_nodes = combine(kinds) if kinds and not one.name.span else None
-    if (by_nodes, own) == ("convolution", "deconvolution"):
-        return own  # aten calls both a convolution and tells them apart by an argument
-    if by_nodes is not None or one.name.span:
-        return by_nodes or "fused"
-    return own or ("fused" if len(one.name.operations) > 1 else None)
+    found: LayerKind | None
+    if own == "reformat" and one.layer.record.get("Origin") == "QDQ":
+        found = "quantise"
+    elif own in _OF_THE_RUNTIME:
+        found = own
+    elif one.name.role != "layer":
+        found = "reformat"
+    elif "mha" in one.name.operations:
+        found = "attention"
+    elif one.name.span:
+        found = "fused"
+    elif (by_nodes, own) == ("convolution", "deconvolution"):
+        found = own  # aten calls both a convolution and tells them apart by an argument
+    else:
+        found = by_nodes or own or ("fused" if len(one.name.operations) > 1 else None)
+    return found
 
 
 def _main_first(types: Sequence[str | None], kinds: Sequence[LayerKind | None]) -> tuple[str, ...]:
