@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,10 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from edgejoule.errors import MeasurementError, UsageError  # noqa: E402
-from edgejoule.inference import torch_graph, torch_profiler  # noqa: E402
+from edgejoule.inference import torch_backend, torch_graph  # noqa: E402
 from edgejoule.inference.backend import BuildOptions, EngineDescription  # noqa: E402
 from edgejoule.inference.inputs import make_inputs  # noqa: E402
+from edgejoule.inference.probe import Probe  # noqa: E402
 from edgejoule.inference.torch_backend import TorchBackend  # noqa: E402
 from edgejoule.inference.workload import InputSpec, LoadedModel  # noqa: E402
 from tests.support_models import torch_module  # noqa: E402
@@ -189,7 +191,7 @@ def test_integer_inputs_and_reduced_precision(tmp_path: Path) -> None:
 
 
 def test_channels_last_is_applied_and_recorded(tmp_path: Path) -> None:
-    options = BuildOptions("float32", extra={"channels_last": True, "tf32": False})
+    options = BuildOptions("float32", extra={"channels_last": True})
     engine = build(tmp_path, torch_module("conv"), options)
     assert engine.settings["channels_last"] is True
     session = BACKEND.open(tmp_path, options)
@@ -268,8 +270,61 @@ def test_what_it_offers_here() -> None:
     assert f"torch {torch.__version__}" in available.why
     assert BACKEND.dtypes("cpu") == ("float32", "bfloat16")
     assert BACKEND.dtypes("cuda:0")[0] == "float16"
+    assert not {"int8", "fp8"} & set(BACKEND.dtypes("cuda:0"))
     assert BACKEND.dtypes("tpu") == ()
     assert BACKEND.devices()[-1] == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (BuildOptions("tf32"), "dtype tf32: device cpu has no TF32; use --dtype float32"),
+        (BuildOptions("int8"), "backend torch does not quantise to int8; use --backend tensorrt"),
+        (
+            BuildOptions("float32", extra={"cuda_graphs": True}),
+            "--cuda-graphs: device cpu has no CUDA graphs; leave out --cuda-graphs",
+        ),
+    ],
+)
+def test_what_a_cpu_does_not_have_is_refused(
+    tmp_path: Path, options: BuildOptions, said: str
+) -> None:
+    for doing in (lambda: build(tmp_path, torch_module("conv"), options),
+                  lambda: BACKEND.open(tmp_path, options)):  # fmt: skip
+        with pytest.raises(UsageError) as caught:
+            doing()
+        assert said in str(caught.value)
+
+
+def test_tf32_is_offered_by_the_gpus_that_have_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {"torch": "2.8.0", "gpus": ["new", "old"], "capabilities": [[8, 7], [7, 2]]}
+    monkeypatch.setattr(torch_backend, "probe", lambda _: Probe(facts=facts))
+    assert BACKEND.dtypes("cuda:0") == ("float16", "float32", "bfloat16", "tf32")
+    assert "tf32" not in BACKEND.dtypes("cuda:1")
+    assert "tf32" in BACKEND.dtypes("cuda:2")  # not seen here: the build will look
+
+
+def test_a_gpu_without_tf32_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 2))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Xavier")
+    with pytest.raises(UsageError, match=r"Xavier of compute capability 7\.2 has no TF32"):
+        BACKEND.open(tmp_path, BuildOptions("tf32", device="cuda:0"))
+
+
+@pytest.mark.parametrize(("dtype", "allowed"), [("float32", False), ("tf32", True)])
+def test_float32_forbids_tf32_everywhere(
+    monkeypatch: pytest.MonkeyPatch, dtype: str, allowed: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _: None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 7))
+    matmul, cudnn = SimpleNamespace(), SimpleNamespace()
+    monkeypatch.setattr(torch.backends.cuda, "matmul", matmul)
+    monkeypatch.setattr(torch.backends, "cudnn", cudnn)
+    torch_backend._apply(BuildOptions(dtype, device="cuda:0"))
+    assert (matmul.allow_tf32, cudnn.allow_tf32) == (allowed, allowed)
 
 
 def test_transposed_convolutions_attention_and_nested_arguments(tmp_path: Path) -> None:
@@ -298,83 +353,3 @@ def test_transposed_convolutions_attention_and_nested_arguments(tmp_path: Path) 
     (output,) = session.outputs(0)
     assert output.dtype == np.float64
     assert profile(session, sets)[0].inferences == 12
-
-
-class HostEvent:
-    """An event that a GPU as fast as the host would have stamped; `skew` is its clock's rate."""
-
-    def __init__(self, skew: float) -> None:
-        self.skew, self.ns = skew, 0
-
-    def elapsed_time(self, other: HostEvent) -> float:
-        return (other.ns - self.ns) * self.skew / 1e6
-
-
-class HostEvents:
-    def __init__(self, skew: float) -> None:
-        self.skew, self.waits, self.made = skew, 0, 0
-
-    def new(self) -> HostEvent:
-        self.made += 1
-        return HostEvent(self.skew)
-
-    def record(self, event: HostEvent) -> None:
-        event.ns = time.monotonic_ns()
-
-    def synchronise(self) -> None:
-        self.waits += 1
-
-
-@pytest.mark.parametrize("skew", [1.0, 1.001])
-def test_pairs_of_events_become_layer_times(
-    conv: tuple[Any, EngineDescription, Path], skew: float
-) -> None:
-    """The arithmetic of the GPU's profiler, on events of the host's clock."""
-    _, engine, folder = conv
-    module = torch.export.load(str(folder / "program.pt2")).module()
-    sets = [(torch.randn(1, 3, 16, 16),) for _ in range(3)]
-    events = HostEvents(skew)
-    profiler = torch_profiler.GpuProfiler(torch_graph.flatten_program(module), sets, events)
-    for runs in (3, 5, 2):
-        profiler.start(runs)
-        waits = events.waits
-        spans = []
-        for index in range(runs):
-            start = time.monotonic_ns()
-            profiler.infer(index % 3)
-            spans.append((start, time.monotonic_ns()))
-        assert events.waits == waits + runs  # one wait per inference
-        times = profiler.harvest(spans)
-        offsets = times.start_offset_ns.reshape(runs, len(engine.layers))
-        ends = offsets + times.duration_ns.reshape(offsets.shape)
-        assert times.inferences == runs
-        assert (offsets >= 0).all()
-        assert (np.diff(offsets, axis=1) > 0).all()
-        assert (ends <= np.array([end - start for start, end in spans])[:, None]).all()
-    assert events.made == 5 * (1 + 2 * len(engine.layers))  # made once, used again
-    profiler.close()
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-@pytest.mark.parametrize("dtype", ["float16", "float32", "bfloat16"])
-def test_events_on_a_gpu_lie_within_their_inferences(tmp_path: Path, dtype: str) -> None:
-    options = BuildOptions(dtype, device="cuda:0")
-    engine = build(tmp_path, torch_module("conv"), options)
-    session = BACKEND.open(tmp_path, options)
-    sets, _ = make_inputs("normal", IMAGE, None, 0)
-    session.bind(sets)
-    session.infer(0)
-    times, spans = profile(session, sets)
-    offsets = times.start_offset_ns.reshape(12, len(engine.layers))
-    ends = offsets + times.duration_ns.reshape(offsets.shape)
-    lengths = np.array([end - start for start, end in spans])
-    assert (times.duration_ns > 0).all()
-    assert (offsets >= 0).all()
-    assert (np.diff(offsets, axis=1) >= 0).all()
-    assert (ends <= lengths[:, None]).all()
-    with torch.no_grad():
-        expected = torch_module("conv")(torch.from_numpy(sets[0]["x"]))["logits"].numpy()
-    np.testing.assert_allclose(session.outputs(0)[0], expected, rtol=0.1, atol=0.05)
-    assert session.settings()["gpu"]
-    session.close()

@@ -1,9 +1,14 @@
-"""PyTorch, eager: the exported program run whole (clean pass) and node by node (profiled pass)."""
+"""PyTorch, eager: the exported program run whole (clean pass) and node by node (profiled pass).
+
+Eager is what users of eager PyTorch get, so it is the default also where the GPU then waits for the
+host most of the time. With `cuda_graphs` the clean pass replays one CUDA graph per input set.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import inspect
+import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,24 +22,28 @@ from edgejoule.inference.backend import (
     Profiler,
     Session,
 )
-from edgejoule.inference.common import model_error, write_json
+from edgejoule.inference.common import write_json
 from edgejoule.inference.inputs import make_inputs
 from edgejoule.inference.probe import probe
-from edgejoule.inference.torch_graph import Program, describe_layers, flatten_program
-from edgejoule.inference.torch_profiler import (
-    WARM_INFERENCES,
-    CpuProfiler,
-    CudaEvents,
-    GpuProfiler,
-    synchronise,
+from edgejoule.inference.torch_cuda_graph import (
+    CapturedGraph,
+    capture,
+    kernels_per_step,
+    refuse_on_cpu,
 )
+from edgejoule.inference.torch_event_cost import KernelTime, trace_kernel
+from edgejoule.inference.torch_export import export_program, runnable, to_device
+from edgejoule.inference.torch_gpu_profiler import CudaEvents, GpuProfiler, synchronise
+from edgejoule.inference.torch_graph import Program, describe_layers, flatten_program
+from edgejoule.inference.torch_profiler import WARM_INFERENCES, CpuProfiler
 
 if TYPE_CHECKING:
     import numpy as np
 
     from edgejoule.inference.workload import LoadedModel
 
-OPTIONS = ("channels_last", "cudnn_benchmark", "tf32")
+OPTIONS = ("channels_last", "cudnn_benchmark", "cuda_graphs")
+_TF32_SINCE = (8, 0)  # compute capability of the first GPUs with it
 
 _PROGRAM_FILE = "program.pt2"
 _ENGINE_FILE = "torch.json"
@@ -42,7 +51,8 @@ _PROBE = """
 import json, torch
 gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
 print(json.dumps({"torch": torch.__version__,
-                  "gpus": [torch.cuda.get_device_name(i) for i in range(gpus)]}))
+                  "gpus": [torch.cuda.get_device_name(i) for i in range(gpus)],
+                  "capabilities": [torch.cuda.get_device_capability(i) for i in range(gpus)]}))
 """
 
 
@@ -64,9 +74,13 @@ class TorchBackend:
         return Availability(True, f"torch {found.facts['torch']} {where}")
 
     def dtypes(self, device: str) -> tuple[str, ...]:
-        """float16 first on a GPU; a CPU has no float16 here."""
+        """float16 first on a GPU; a CPU has no float16 here, and TF32 is newer GPUs'."""
         if device.startswith("cuda"):
-            return ("float16", "float32", "bfloat16")
+            known = probe(_PROBE).facts.get("capabilities", ())
+            index = int(device.partition(":")[2] or 0)
+            # Of a GPU that torch does not see here nothing is known; `build` looks again.
+            has_tf32 = index >= len(known) or tuple(known[index]) >= _TF32_SINCE
+            return ("float16", "float32", "bfloat16", *(("tf32",) if has_tf32 else ()))
         return ("float32", "bfloat16") if device == "cpu" else ()
 
     def devices(self) -> tuple[str, ...]:
@@ -86,10 +100,21 @@ class TorchBackend:
 
         _check_options(options)
         _apply(options)
-        program, strict = _export(model, options)
-        layers = describe_layers(_runnable(program))
+        program, strict = export_program(model, options)
+        module = runnable(program)
+        layers = describe_layers(module)
         torch.export.save(program, str(artefacts / _PROGRAM_FILE))
-        write_json(artefacts / _ENGINE_FILE, {"steps": [layer.name for layer in layers]})
+        facts: dict[str, Any] = {"steps": [layer.name for layer in layers]}
+        if options.device.startswith("cuda"):
+            counts, how = _count_kernels(module, model, options)
+            kernel = trace_kernel(options.device)
+            facts |= {"kernels": counts, "kernels_how": how, "kernel": dataclasses.asdict(kernel)}
+            if counts is not None:
+                layers = tuple(
+                    dataclasses.replace(one, attributes={**one.attributes, "kernels": count})
+                    for one, count in zip(layers, counts, strict=True)
+                )
+        write_json(artefacts / _ENGINE_FILE, facts)
         return EngineDescription(
             backend=self.name,
             versions=_versions(),
@@ -117,23 +142,34 @@ class TorchSession:
         self._mode = contextlib.ExitStack()
         self._mode.enter_context(torch.inference_mode())
         program = torch.export.load(str(artefacts / _PROGRAM_FILE))
-        self._module: Any = _runnable(program)
+        self._module: Any = runnable(program)
         self._program = flatten_program(self._module)
-        engine = json.loads((artefacts / _ENGINE_FILE).read_text(encoding="utf-8"))
+        text = (artefacts / _ENGINE_FILE).read_text(encoding="utf-8")
+        engine: dict[str, Any] = json.loads(text)
         if [step.name for step in self._program.steps] != engine["steps"]:
             raise MeasurementError(
                 "the loaded program executes other nodes than those described",
                 "build it again with the same version of torch",
             )
+        self._engine = engine
         self._sets: list[tuple[Any, ...]] = []
+        self._graphs: list[CapturedGraph] = []
+        self._graph_mib: float | None = None
+        self._profiler: GpuProfiler | None = None
 
     def bind(self, inputs: Sequence[Mapping[str, np.ndarray]]) -> None:
-        """Cast the input sets and move them to the device."""
-        self._sets = [_to_device(one, self._options) for one in inputs]
+        """Cast the input sets and move them to the device; capture a graph of each if asked for."""
+        self._sets = [to_device(one, self._options) for one in inputs]
+        self._graphs = []
+        if self._options.extra.get("cuda_graphs"):
+            self._capture()
 
     def infer(self, which: int) -> None:
         """Run one inference on input set `which`; on a GPU, wait for its end."""
-        self._module(*self._sets[which])
+        if self._graphs:
+            self._graphs[which].replay()
+        else:
+            self._module(*self._sets[which])
         if self._gpu:
             synchronise()
 
@@ -142,7 +178,13 @@ class TorchSession:
         import torch
         from torch.utils._pytree import tree_leaves
 
-        leaves = tree_leaves(self._module(*self._sets[which]))
+        if self._graphs:  # what the clean pass computes, not what eager execution would
+            self._graphs[which].replay()
+            synchronise()
+            returned = self._graphs[which].outputs
+        else:
+            returned = self._module(*self._sets[which])
+        leaves = tree_leaves(returned)
         tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
         if not tensors:
             raise MeasurementError("the model returns nothing")
@@ -156,18 +198,29 @@ class TorchSession:
 
     def profiler(self) -> Profiler:
         """Return the profiler of this session's device."""
-        if self._gpu:
-            return GpuProfiler(self._program, self._sets, CudaEvents())
-        return CpuProfiler(self._program, self._sets)
+        if not self._gpu:
+            return CpuProfiler(self._program, self._sets)
+        kernel = KernelTime(**self._engine["kernel"])
+        counts = self._engine["kernels"]
+        self._profiler = GpuProfiler(self._program, self._sets, CudaEvents(), kernel, counts)
+        return self._profiler
 
     def settings(self) -> dict[str, Any]:
-        """Return what is in force."""
-        return {**_settings(self._options), "profiler_warm_inferences": WARM_INFERENCES}
+        """Return what is in force, and what the profiler took off each layer."""
+        found = {**_settings(self._options), "profiler_warm_inferences": WARM_INFERENCES}
+        if self._gpu:
+            found |= {
+                "cuda_graphs_mib": self._graph_mib,
+                "profiler_kernels": self._engine["kernels_how"],
+            }
+        return found | (self._profiler.facts() if self._profiler is not None else {})
 
     def close(self) -> None:
         """Free program, inputs and, on a GPU, its memory."""
         self._module = None
         self._sets = []
+        self._graphs = []
+        self._profiler = None
         self._program = Program((), (), ())
         self._mode.close()
         if self._gpu:
@@ -175,88 +228,26 @@ class TorchSession:
 
             torch.cuda.empty_cache()
 
+    def _capture(self) -> None:
+        """Capture one graph per input set; they share one pool, since one runs at a time."""
+        import torch
 
-def _export(model: LoadedModel, options: BuildOptions) -> tuple[Any, bool | None]:
-    """Return the exported program on its device in its dtype, and whether the export was strict.
+        before = torch.cuda.memory_reserved()
+        for one in self._sets:
+            pool = self._graphs[0].pool if self._graphs else None
+            self._graphs.append(capture(functools.partial(self._module, *one), pool))
+        self._graph_mib = round((torch.cuda.memory_reserved() - before) / 2**20, 1)
 
-    A program that is given and fits already is taken as it is (then the second is None).
-    """
+
+def _count_kernels(
+    module: Any, model: LoadedModel, options: BuildOptions
+) -> tuple[tuple[int, ...] | None, str]:
+    """Return how many kernels each step launches, and how that is known."""
     import torch
 
-    module = model.module
-    if module is None:
-        raise UsageError(f"model {model.name} came without a torch module")
     sets, _ = make_inputs("normal", model.inputs, None, options.seed, sets=1)
-    given = isinstance(module, torch.export.ExportedProgram)
-    if given and module.example_inputs is not None and module.example_inputs[1]:
-        raise UsageError(
-            f"model {model.name} takes keyword inputs {sorted(module.example_inputs[1])}",
-            "export it again with positional inputs",
-        )
-    program = module if given and _fits(module, options) else None
-    try:
-        args = _to_device(sets[0], options)
-        if given:
-            module = module.module()
-        else:
-            module.eval()
-        if program is None:
-            module = module.to(device=options.device, dtype=getattr(torch, options.dtype))
-            if options.extra.get("channels_last"):
-                module = module.to(memory_format=torch.channels_last)
-        with torch.no_grad():
-            module(*args)  # a model that raises says so better here than from within the export
-    except Exception as error:
-        raise model_error(model.name, "raises when it is run", error) from error
-    if program is not None:
-        return program, None
-    # The stricter way traces bytecode; it was the better one before torch 2.7 and is slower.
-    old = tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 7)
-    try:
-        with torch.no_grad():
-            return torch.export.export(module, args, strict=old), old
-    except Exception as error:  # noqa: BLE001 (torch.export raises anything; tried once more)
-        first = error
-    try:
-        with torch.no_grad():
-            return torch.export.export(module, args, strict=not old), not old
-    except Exception as error:
-        failed = model_error(model.name, "cannot be exported by torch.export", first)
-        raise failed from error
-
-
-def _fits(program: Any, options: BuildOptions) -> bool:
-    """Whether a given program already has this device and dtype."""
-    tensors = [*program.state_dict.values(), *program.constants.values()]
-    floats = {str(t.dtype) for t in tensors if hasattr(t, "dtype") and t.dtype.is_floating_point}
-    devices = {str(t.device) for t in tensors if hasattr(t, "device")}
-    return (
-        floats <= {f"torch.{options.dtype}"}
-        and devices <= {options.device}
-        and not options.extra.get("channels_last")
-    )
-
-
-def _runnable(program: Any) -> Any:
-    """Return the program's module, without the check of its inputs where torch allows that."""
-    if "check_guards" in inspect.signature(program.module).parameters:
-        return program.module(check_guards=False)
-    return program.module()
-
-
-def _to_device(one: Mapping[str, np.ndarray], options: BuildOptions) -> tuple[Any, ...]:
-    """Return an input set as tensors, in order: floats in the engine's dtype, on its device."""
-    import torch
-
-    tensors = []
-    for array in one.values():
-        tensor = torch.from_numpy(array).to(options.device)
-        if tensor.is_floating_point():
-            tensor = tensor.to(getattr(torch, options.dtype))
-        if options.extra.get("channels_last") and tensor.ndim == 4:
-            tensor = tensor.contiguous(memory_format=torch.channels_last)
-        tensors.append(tensor)
-    return tuple(tensors)
+    with torch.inference_mode():
+        return kernels_per_step(flatten_program(module), to_device(sets[0], options))
 
 
 def _check_options(options: BuildOptions) -> None:
@@ -265,19 +256,34 @@ def _check_options(options: BuildOptions) -> None:
         raise UsageError(
             f"backend torch has no option {unknown[0]!r}", f"it has {', '.join(OPTIONS)}"
         )
+    if options.extra.get("cuda_graphs"):
+        refuse_on_cpu(options.device)
+    if options.dtype in ("int8", "fp8"):
+        raise UsageError(
+            f"backend torch does not quantise to {options.dtype}",
+            "use --backend tensorrt, or onnxruntime for int8 on the CPU",
+        )
+    if options.dtype == "tf32" and not options.device.startswith("cuda"):
+        raise UsageError(f"dtype tf32: device {options.device} has no TF32", "use --dtype float32")
 
 
 def _apply(options: BuildOptions) -> None:
-    """Set what torch keeps for the whole process."""
+    """Set what torch keeps for the whole process.
+
+    Raises:
+        UsageError: The device is not there, or has no TF32.
+    """
     import torch
 
     torch.manual_seed(options.seed)
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.backends.cudnn.benchmark = bool(options.extra.get("cudnn_benchmark"))
-    if (tf32 := options.extra.get("tf32")) is not None:
-        torch.backends.cuda.matmul.allow_tf32 = bool(tf32)
-        torch.backends.cudnn.allow_tf32 = bool(tf32)
+    if options.dtype in ("float32", "tf32"):
+        # torch's own default is in between: allowed for convolutions, forbidden for products.
+        allowed = options.dtype == "tf32"
+        torch.backends.cuda.matmul.allow_tf32 = allowed
+        torch.backends.cudnn.allow_tf32 = allowed
     if options.device.startswith("cuda"):
         if not torch.cuda.is_available():
             raise UsageError(
@@ -285,6 +291,13 @@ def _apply(options: BuildOptions) -> None:
                 "use --device cpu, or install a torch built for this GPU and driver",
             )
         torch.cuda.set_device(options.device)
+        capability = torch.cuda.get_device_capability(options.device)
+        if options.dtype == "tf32" and capability < _TF32_SINCE:
+            raise UsageError(
+                f"dtype tf32: {torch.cuda.get_device_name(options.device)} of compute capability "
+                f"{capability[0]}.{capability[1]} has no TF32, which came with 8.0",
+                "use --dtype float32",
+            )
 
 
 def _settings(options: BuildOptions) -> dict[str, Any]:
@@ -300,6 +313,7 @@ def _settings(options: BuildOptions) -> dict[str, Any]:
         index = torch.cuda.current_device()
         found |= {
             "gpu": torch.cuda.get_device_name(index),
+            "clean_pass": "CUDA graph" if options.extra.get("cuda_graphs") else "eager",
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
             "cudnn_deterministic": torch.backends.cudnn.deterministic,
             "cudnn_tf32": torch.backends.cudnn.allow_tf32,

@@ -1,0 +1,298 @@
+"""Times of an exported program's nodes on an NVIDIA GPU: a pair of CUDA events around each.
+
+    GPU  | base | delay ........................ |e node e|e node e|e node e| ...
+    host | enqueues all nodes and their events                 | waits
+
+A small node takes the GPU less time than the host needs to launch it. The GPU therefore first does
+nothing for a while (`torch.cuda._sleep`), as long as it takes that the host is ahead with every
+node; whether it was is looked at for every node of every inference, and counted. A duration is the
+time between the node's two events less what the events themselves add (`torch_event_cost`): device
+time, in a stream that is kept full, the host's launches not included. The delay lies within the
+inference and in no layer. Nothing here needs CUPTI.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from edgejoule.inference.backend import LayerTimes
+from edgejoule.inference.torch_event_cost import (
+    EventCost,
+    GpuEvents,
+    KernelTime,
+    measure_cost,
+    small_kernel,
+)
+from edgejoule.inference.torch_graph import Program
+from edgejoule.inference.torch_profiler import (
+    STAMPS_PER_CHUNK,
+    WARM_INFERENCES,
+    item_of,
+    times_of,
+)
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_SLEEP_CYCLES = 2_000_000
+# A stream takes about a thousand commands before it makes the host wait.
+_COMMANDS_PER_SEGMENT = 600
+_LEAD_TRIES = 6
+_LEAD_MARGIN = 1.25
+_LEAD_MORE_NS = 50_000.0
+_LATE_NS = 5_000  # the host's and the GPU's clock meet within microseconds, at the first event
+
+
+class CudaEvents:
+    """Events of the current CUDA stream."""
+
+    def __init__(self) -> None:
+        import torch
+
+        self._cuda: Any = torch.cuda  # without types
+        self._stream = torch.cuda.current_stream()
+        self._kernel = small_kernel("cuda")
+        self._cycles_per_ns = 0.0
+
+    def new(self) -> Any:
+        """Return an event that keeps its time."""
+        return self._cuda.Event(enable_timing=True)
+
+    def record(self, event: Any) -> None:
+        """Record it on the stream."""
+        event.record(self._stream)
+
+    def delay(self, nanoseconds: float) -> None:
+        """Have one thread of the GPU count cycles; how many a nanosecond has is measured once."""
+        if not self._cycles_per_ns:
+            for _ in range(3):  # the last with clocks up
+                first, second = self.new(), self.new()
+                self.record(first)
+                self._cuda._sleep(_SLEEP_CYCLES)
+                self.record(second)
+                self.synchronise()
+                self._cycles_per_ns = _SLEEP_CYCLES / (first.elapsed_time(second) * 1e6)
+        self._cuda._sleep(round(nanoseconds * self._cycles_per_ns))
+
+    def kernel(self) -> None:
+        """Launch the small kernel."""
+        self._kernel()
+
+    def synchronise(self) -> None:
+        """Wait for the device."""
+        synchronise()
+
+
+class GpuProfiler:
+    """Node by node behind a delay, a pair of CUDA events around each, one wait at the end."""
+
+    def __init__(
+        self,
+        program: Program,
+        sets: Sequence[tuple[Any, ...]],
+        events: GpuEvents,
+        kernel: KernelTime,
+        kernels: Sequence[int] | None,
+    ) -> None:
+        """Make a profiler.
+
+        Args:
+            program: What to run.
+            sets: Its inputs.
+            events: Of the stream to run on.
+            kernel: The time of the small kernel that the events' cost is measured with.
+            kernels: How many kernels each step launches, None where that is not known.
+        """
+        self._program = program
+        self._sets = sets
+        self._gpu = events
+        self._kernel = kernel
+        self._kernels = kernels
+        self._cost: EventCost | None = None
+        self._segments = _segments(len(program.steps), kernels)
+        self._delays_ns = [0.0] * len(self._segments)
+        self._late = self._below = self._done = 0
+        self._per_inference = 1 + 2 * len(program.steps)
+        self.chunk_inferences = max(1, STAMPS_PER_CHUNK // self._per_inference)
+        self._events: list[Any] = []
+        self._host_ns: list[int] = []  # per inference: at the first event, then after each node
+
+    def start(self, inferences: int) -> None:
+        """Make enough events, each recorded once (they come to life then), and warm up.
+
+        The first time, also measure what the events cost and how far ahead the GPU must be held.
+        """
+        wanted = min(inferences, self.chunk_inferences) * self._per_inference
+        while len(self._events) < max(wanted, self._per_inference):
+            event = self._gpu.new()
+            self._gpu.record(event)
+            self._events.append(event)
+        for _ in range(WARM_INFERENCES):
+            self._rerun()
+        if self._cost is None and self._program.steps:
+            self._prepare()
+        self._host_ns = []
+
+    def infer(self, which: int) -> None:
+        """Run one inference node by node and wait for its end."""
+        program = self._program
+        record = self._gpu.record
+        stamp = self._host_ns.append
+        now = time.monotonic_ns
+        first = len(self._host_ns) // (1 + len(program.steps)) * self._per_inference
+        events = iter(self._events[first : first + self._per_inference])
+        environment = program.start(self._sets[which])
+        stamp(now())
+        record(next(events))
+        delays = dict(zip(self._segments, self._delays_ns, strict=True))
+        for index, step in enumerate(program.steps):
+            if delays.get(index):
+                self._gpu.delay(delays[index])
+            args, kwargs = program.arguments(step, environment)
+            function = step.function
+            record(next(events))
+            value = function(*args, **kwargs)
+            record(next(events))
+            stamp(now())
+            for path, slot in step.items:
+                environment[slot] = item_of(value, path)
+            environment[step.out] = value
+            del args, value
+            for slot in step.free:
+                environment[slot] = None
+        self._gpu.synchronise()
+
+    def harvest(self, spans: Sequence[tuple[int, int]]) -> LayerTimes:
+        """Read the events of the chunk.
+
+        The GPU is idle when an inference begins, so its first event happens as the host records
+        it; from there on the events' own clock says when each node started.
+        """
+        import numpy as np
+
+        steps = len(self._program.steps)
+        count = min(len(self._host_ns) // (1 + steps), len(spans))
+        offsets = np.zeros((count, steps), dtype=np.int64)
+        durations = np.zeros((count, steps), dtype=np.int64)
+        late = 0
+        for index in range(count):
+            begins, lengths = self._read(index)
+            start_ns, end_ns = spans[index]
+            begins_ns = np.rint(begins).astype(np.int64) + self._base_ns(index) - start_ns
+            if steps:
+                late += self._is_late(index, begins)
+                last = int((begins_ns + np.rint(lengths).astype(np.int64)).max())
+                # The two clocks meet within microseconds, not better.
+                begins_ns -= max(0, last - (end_ns - start_ns))
+                if self._cost is not None:
+                    lengths = lengths - self._cost.of(self._kernels, steps)
+                self._below += int(np.count_nonzero(lengths < 0))
+            self._done += 1
+            offsets[index] = np.maximum(begins_ns, 0)
+            durations[index] = np.rint(np.maximum(lengths, 0))
+        self._late += late
+        if late:
+            self._delays_ns = [1.1 * delay + _LEAD_MORE_NS for delay in self._delays_ns]
+        self._host_ns = []
+        return times_of(offsets, durations)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a duration is, and how it went, for the records."""
+        return {
+            "profiler_duration": "device time between two events around a node, less their cost",
+            "profiler_event_cost": None if self._cost is None else self._cost.to_json(),
+            "profiler_delay_ns": round(sum(self._delays_ns)),
+            # Inferences in which the GPU may have waited for the host within a layer.
+            "profiler_late_inferences": self._late,
+            # Layer times that came out below zero and stand as zero.
+            "profiler_times_below_zero": self._below,
+            "profiler_inferences": self._done,
+        }
+
+    def close(self) -> None:
+        """Free the events."""
+        self._events = []
+
+    def _rerun(self) -> None:
+        """Run one inference in place of whatever was run before."""
+        self._host_ns = []
+        self.infer(0)
+
+    def _prepare(self) -> None:
+        """Measure what the events cost, and how long the GPU must be held back."""
+        import numpy as np
+
+        steps = len(self._program.steps)
+        launched = self._launched(0)
+        self._cost = measure_cost(self._gpu, self._kernel, float(launched[-1]) / steps)
+        # First for so long that the GPU surely comes after the host, to see how long it takes.
+        bounds = [*self._segments, steps]
+        before = [launched[first - 1] if first else 0.0 for first in self._segments]
+        self._delays_ns = [
+            float(1.5 * (launched[end - 1] - started)) + _LEAD_MORE_NS
+            for started, end in zip(before, bounds[1:], strict=True)
+        ]
+        self._rerun()
+        begins, lengths = self._read(0)
+        free_ns = 0.0  # when the GPU is through with the segments so far
+        delays = []
+        for first, end in itertools.pairwise(bounds):
+            since = begins[first:end] - begins[first]
+            needed = float(np.max(launched[first:end] * _LEAD_MARGIN - since)) + _LEAD_MORE_NS
+            delays.append(max(0.0, needed - free_ns))
+            free_ns = max(free_ns, needed) + float(since[-1] + lengths[end - 1])
+        self._delays_ns = delays
+        for _ in range(_LEAD_TRIES):
+            self._rerun()
+            if not self._is_late(0, self._read(0)[0]):
+                break
+            self._delays_ns = [_LEAD_MARGIN * delay + _LEAD_MORE_NS for delay in self._delays_ns]
+
+    def _base_ns(self, index: int) -> int:
+        return self._host_ns[index * (1 + len(self._program.steps))]
+
+    def _read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return when each node began after the inference's first event, and its length, ns."""
+        import numpy as np
+
+        first = index * self._per_inference
+        base, *pairs = self._events[first : first + self._per_inference]
+        begins = [base.elapsed_time(event) * 1e6 for event in pairs[0::2]]
+        lengths = [a.elapsed_time(b) * 1e6 for a, b in zip(pairs[0::2], pairs[1::2], strict=True)]
+        return np.array(begins), np.array(lengths)
+
+    def _launched(self, index: int) -> np.ndarray:
+        """Return when the host had launched each node, ns after the inference's first event."""
+        import numpy as np
+
+        first = index * (1 + len(self._program.steps))
+        stamps = np.array(self._host_ns[first : first + 1 + len(self._program.steps)], np.float64)
+        launched: np.ndarray = stamps[1:] - stamps[0]
+        return launched
+
+    def _is_late(self, index: int, begins: np.ndarray) -> bool:
+        """Whether the GPU came to a node before the host had launched all of it."""
+        return bool((self._launched(index) + _LATE_NS > begins).any())
+
+
+def _segments(steps: int, kernels: Sequence[int] | None) -> list[int]:
+    """Return the steps before which the GPU is held back: few enough commands in between."""
+    found: list[int] = []
+    commands = _COMMANDS_PER_SEGMENT
+    for index in range(steps):
+        own = 2 + (1 if kernels is None else kernels[index])
+        if commands + own > _COMMANDS_PER_SEGMENT:
+            found.append(index)
+            commands = 0
+        commands += own
+    return found
+
+
+def synchronise() -> None:
+    """Wait until the GPU has done everything it was given."""
+    import torch
+
+    torch.cuda.synchronize()
