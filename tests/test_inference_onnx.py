@@ -446,6 +446,6 @@ def test_it_is_available_here() -> None:
     available = BACKEND.availability()
     assert available.usable
     assert "onnxruntime" in available.why
-    assert BACKEND.dtypes("cpu") == ("float32",)
+    assert BACKEND.dtypes("cpu") == ("float32", "int8")
     assert BACKEND.dtypes("cuda:0") == ()
     assert BACKEND.devices() == ("cpu",)

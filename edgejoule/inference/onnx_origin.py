@@ -11,6 +11,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+# What the optimiser adds to the name of a tensor that it lays out anew, the quantiser to one that
+# it converts, and the optimiser to one whose conversion it moves.
+_SUFFIXES = (
+    "_nchwc", "_nhwc", "_QuantizeLinear_Output", "_DequantizeLinear_Output", "_pre_q", "_q_to_dq",
+    "_dq", "_q",
+)  # fmt: skip
 HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "Attention")
 
 
@@ -22,6 +28,7 @@ class OriginalGraph:
     paths: Mapping[str, str]
     weights: frozenset[str] = frozenset()
     names: frozenset[str] = frozenset()
+    inputs: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, model: Any, module_paths: Mapping[str, str]) -> OriginalGraph:
@@ -33,7 +40,9 @@ class OriginalGraph:
             if (path := module_paths.get(node.name, exported_path(node))) is not None
         }
         weights = frozenset(tensor.name for tensor in model.graph.initializer)
-        return cls(producers, paths, weights, frozenset(node.name for node in model.graph.node))
+        names = frozenset(node.name for node in model.graph.node)
+        inputs = frozenset(value.name for value in model.graph.input)
+        return cls(producers, paths, weights, names, inputs)
 
     def behind(self, outputs: Iterable[str], inputs: Iterable[str]) -> list[Any]:
         """Return the nodes between these tensors, in order; empty if they cannot be told."""
@@ -70,11 +79,14 @@ class OriginalGraph:
         return nearest
 
     def original(self, tensor: str) -> str:
-        """Return the original name of a tensor whose layout the optimiser changed."""
-        for suffix in ("_nchwc", "_nhwc"):
-            if tensor not in self.producers and tensor.endswith(suffix):
-                return tensor[: -len(suffix)]
-        return tensor
+        """Return the original name of a tensor whose layout or type was changed on the way."""
+        name = tensor
+        while name not in self.producers:
+            suffix = next((one for one in _SUFFIXES if name.endswith(one)), None)
+            if suffix is None:
+                return tensor if name not in self.inputs else name
+            name = name[: -len(suffix)]
+        return name
 
 
 def exported_path(node: Any) -> str | None:
@@ -110,8 +122,12 @@ def path_in_name(name: str) -> str | None:
 
 def ahead(node: Any, consumers: Mapping[str, Any], original: OriginalGraph) -> list[str]:
     """Return the first tensors behind a node that the original graph has too."""
+    for name in node.output:
+        plain = original.original(name)
+        if plain in original.inputs:  # a conversion of what is fed
+            return [out for out, first in original.producers.items() if plain in first.input][:1]
     for _ in range(4):
-        found = [name for name in node.output if name in original.producers]
+        found = [name for name in node.output if original.original(name) in original.producers]
         following = [consumers[name] for name in node.output if name in consumers]
         if found or not following:
             return found

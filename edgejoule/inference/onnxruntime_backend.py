@@ -28,6 +28,7 @@ from edgejoule.inference.backend import (
 )
 from edgejoule.inference.common import write_json
 from edgejoule.inference.onnx_graph import (
+    ExecutedNode,
     describe_layers,
     external_files,
     fix_shapes,
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
     from edgejoule.inference.workload import LoadedModel
 
 _ENGINE_FILE = "onnxruntime.json"
+_QUANTISED_FILE = "quantised.onnx"
 # The profiler stops silently at 1,000,000 events; an event is about 1 kB of JSON, so chunks are
 # kept far smaller than that for the sake of disk and memory.
 _EVENTS_PER_CHUNK = 50_000
@@ -87,8 +89,8 @@ class OnnxRuntimeBackend:
         return Availability(True, f"onnxruntime {found.facts['onnxruntime']} on the CPU")
 
     def dtypes(self, device: str) -> tuple[str, ...]:
-        """Only float32: a graph runs in the types it was exported in."""
-        return ("float32",) if device == "cpu" else ()
+        """The types that the graph was exported in, or 8 bits with calibration data."""
+        return ("float32", "int8") if device == "cpu" else ()
 
     def devices(self) -> tuple[str, ...]:
         """Only the CPU."""
@@ -101,7 +103,8 @@ class OnnxRuntimeBackend:
 
         Raises:
             UsageError: The file is unreadable, foreign to this runtime, takes other inputs, or
-                raises when it is run; an option is unknown.
+                raises when it is run; an option is unknown; there are no calibration data for
+                int8, or nothing that runs in it.
         """
         import onnx
         import onnxruntime as ort
@@ -116,14 +119,21 @@ class OnnxRuntimeBackend:
         graph_path = model.onnx_path
         if changed:
             graph_path = save_changed(source, model.onnx_path, artefacts / "fixed.onnx")
+        built_with = settings(options)
+        if options.dtype == "int8":
+            graph_path, built_with["quantisation"] = _quantise(
+                graph_path, model, options, artefacts
+            )
         optimise(graph_path, model, options, artefacts / MODEL_FILE)
         optimised = load_graph(artefacts / MODEL_FILE)
-        for path in artefacts.glob("fixed.onnx*"):
+        for path in (*artefacts.glob("fixed.onnx*"), *artefacts.glob(f"{_QUANTISED_FILE}*")):
             if path.name not in external_files(optimised):
                 path.unlink()
         if name_nodes(optimised):
             (artefacts / MODEL_FILE).write_bytes(optimised.SerializeToString())
         executed, events = execute_once(artefacts, model, options, subgraph_nodes(optimised))
+        if options.dtype == "int8":
+            _check_integer(model, executed)
         layers = describe_layers(optimised, executed, OriginalGraph.of(source, model.module_paths))
         write_json(
             artefacts / _ENGINE_FILE,
@@ -136,7 +146,7 @@ class OnnxRuntimeBackend:
             backend=self.name,
             versions={"onnxruntime": ort.__version__, "onnx": onnx.__version__},
             layers=layers,
-            settings=settings(options),
+            settings=built_with,
             start_offsets=True,
         )
 
@@ -144,6 +154,31 @@ class OnnxRuntimeBackend:
         """Load the optimised graph with optimisation off."""
         check_options(options)
         return OnnxRuntimeSession(artefacts, options)
+
+
+def _quantise(
+    graph: Path, model: LoadedModel, options: BuildOptions, artefacts: Path
+) -> tuple[Path, dict[str, Any]]:
+    """Write the int8 form of a graph; return where it lies and the facts of it."""
+    from edgejoule.inference.calibration_data import load_calibration
+    from edgejoule.inference.quantization import model_hash, quantise
+
+    data = load_calibration(options.calibration, model.inputs, model.normalisation, options.seed)
+    target = artefacts / _QUANTISED_FILE
+    facts = quantise(graph, target, "int8", options, data, model_hash(graph), runtime="onnxruntime")
+    return target, facts
+
+
+def _check_integer(model: LoadedModel, executed: Sequence[ExecutedNode]) -> None:
+    """Refuse an int8 engine in which nothing but the conversions works on integers."""
+    if not any(
+        node.op_type.startswith(("QLinear", "QGemm", "QAttention", "ConvInteger", "MatMulInteger"))
+        for node in executed
+    ):
+        raise UsageError(
+            f"no layer of {model.name} runs in int8: what was quantised is computed in float32",
+            "leave graph_optimization at extended, or use --dtype float32",
+        )
 
 
 class OnnxRuntimeSession:
