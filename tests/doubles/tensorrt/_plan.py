@@ -1,4 +1,8 @@
-"""The double's "plan": a magic and JSON, with what the runtime needs to behave like an engine."""
+"""The double's "plan": JSON, with what the runtime needs to behave like an engine.
+
+It begins as a real one does (tag, version at byte 24), so that it passes for one where only that is
+looked at; then comes what tells it from a real one.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from typing import Any
 from ._state import VERSION_TEXT
 
 MAGIC = b"EDGEJOULE-TENSORRT-DOUBLE\n"
+_TAG = b"ftrt" + bytes(20)
 
 
 def make_plan(
@@ -67,12 +72,19 @@ def make_plan(
         "faults": list(faults),
         "no_capture": no_capture,
     }
-    return MAGIC + json.dumps(content).encode()
+    return write_plan(content)
+
+
+def write_plan(content: dict[str, Any]) -> bytes:
+    """Return plan bytes."""
+    version = [int(part) for part in f"{content['version']}.0.0".split(".")[:4]]
+    return _TAG + bytes(version) + MAGIC + json.dumps(content).encode()
 
 
 def read_plan(plan: bytes) -> dict[str, Any] | None:
     """Return what `make_plan` was given, or None if this is no plan."""
-    if not plan.startswith(MAGIC):
+    begin = len(_TAG) + 4
+    if not plan.startswith(_TAG) or plan[begin : begin + len(MAGIC)] != MAGIC:
         return None
-    content: dict[str, Any] = json.loads(plan[len(MAGIC) :])
+    content: dict[str, Any] = json.loads(plan[begin + len(MAGIC) :])
     return content

@@ -19,7 +19,7 @@ from ._base import (
     require,
 )
 from ._context import IExecutionContext, mode
-from ._plan import read_plan
+from ._plan import read_plan, write_plan
 from ._state import VERSION, VERSION_TEXT
 
 _READABLE = {
@@ -193,9 +193,7 @@ class ICudaEngine:
         return EngineInspector(self)
 
     def serialize(self) -> bytes:
-        from ._plan import MAGIC
-
-        return MAGIC + json.dumps(self._plan).encode()
+        return write_plan(self._plan)
 
     def _reported_name(self, index: int) -> str:
         name = str(self._plan["layers"][index]["name"])
