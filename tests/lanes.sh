@@ -92,7 +92,7 @@ for name in ${wanted}; do
     browser) printf 'lane 5 (browser): no tests yet\n' ;;
     gpu) printf 'lane 6 (gpu): needs an NVIDIA GPU; run it there: ./run_tests.sh -m gpu\n' ;;
     jetson) jetson_lane ;;
-    contracts) lane 8 contracts gcc gcc tests/contracts/prepare.sh ;;
+    contracts) lane 8 contracts gcc "gcc libc6-dev" tests/contracts/prepare.sh ;;
     *) edgejoule_die "no lane ${name}; lanes: real_driver real_servers container browser gpu jetson contracts" ;;
   esac
 done
