@@ -40,6 +40,22 @@ def test_every_layer_of_every_inference_is_timed(
     closed(session, cuda)
 
 
+def test_a_report_waits_until_the_time_is_taken(opened: Open, cuda: FakeCuda) -> None:
+    session = opened()
+    session.bind(SETS)
+    profiler = session.profiler()
+    profiler.start(2)
+    profiler.infer(0)
+    assert profiler._recorder.count == 0
+    profiler.after()
+    profiler.after()
+    assert profiler._recorder.count == 2
+    profiler.infer(1)
+    assert profiler._recorder.count == 2
+    assert check_chunk(profiler.harvest([(0, 1)] * 2), 2, 2) == ""
+    closed(session, cuda)
+
+
 def test_layers_of_one_name_and_without_time_are_kept_apart(opened: Open, cuda: FakeCuda) -> None:
     names = ["relu", "relu", "noop", "relu"]
     times_ms = (0.125, 0.25, 0.0, 0.5)

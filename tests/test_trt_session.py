@@ -105,7 +105,7 @@ def test_what_is_in_force_is_said(opened: Open, cuda: FakeCuda) -> None:
         "cuda_runtime": "12.6",
         "cuda_driver": "12.6",
         "optimisation_profile": 0,
-        "cuda_graphs": "off",
+        "cuda_graphs": False,
         "aux_streams": 0,
         "profiler_emission": "no profiled pass yet",
         "verbosity": "LAYER_NAMES_ONLY",
@@ -125,7 +125,7 @@ def test_streams_of_its_own_are_warned_about(opened: Open, cuda: FakeCuda) -> No
     settings = session.settings()
     assert settings["aux_streams"] == 2
     assert settings["aux_streams_warning"] == "layers may overlap, their sum is not the latency"
-    assert settings["cuda_graphs"] == "in the clean pass"
+    assert settings["cuda_graphs"] is True
     closed(session, cuda)
 
 

@@ -5,7 +5,7 @@ first and runs without a profiler; the profiled pass attaches one. TensorRT lets
 (`Context.detach`), so a clean inference after a profiled pass has a new context made first.
 
     clean:     [ launch | wait ]
-    profiled:  [ launch | wait | report ]    report: TensorRT calls the recorder, layer by layer
+    profiled:  [ launch | wait ] report      report: TensorRT calls the recorder, layer by layer
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ class PlanSession:
             "cuda_runtime": self._cuda.runtime_version,
             "cuda_driver": self._cuda.driver_version,
             "optimisation_profile": self._profile,
-            "cuda_graphs": "in the clean pass" if self._graphs or self._wants_graphs else "off",
+            "cuda_graphs": self._wants_graphs,  # in the clean pass; never in the profiled one
             "aux_streams": self._engine.aux_streams,
             "profiler_emission": self._emission,
             "profiler_warm_inferences": WARM_INFERENCES + 1,
@@ -202,11 +202,14 @@ class PlanSession:
         )
 
     def infer_profiled(self, which: int) -> None:
-        """Run one inference and have its layers reported to the recorder."""
+        """Run one inference whose layers `report` will report to the recorder."""
         if which != self._bound:
             self._select(which)
         self._context.enqueue(self._stream)
         self._cuda.synchronise(self._stream)
+
+    def report(self) -> None:
+        """Have the last inference reported to the recorder."""
         self._context.report()
 
     @contextlib.contextmanager
@@ -283,7 +286,9 @@ class PlanProfiler:
     """Layer times of a session, in chunks.
 
     The names that TensorRT reports are compared with the engine's before each chunk and after it;
-    in between, layers go by position alone.
+    in between, layers go by position alone. The report of an inference takes about a microsecond
+    per layer; `after` makes it, which the caller may call once it has taken the time; otherwise it
+    is made before the next inference.
     """
 
     def __init__(self, session: PlanSession, layers: Sequence[str]) -> None:
@@ -291,6 +296,7 @@ class PlanProfiler:
         self._layers = list(layers)
         self.chunk_inferences = max(1, _TIMES_PER_CHUNK // max(1, len(self._layers)))
         self._recorder: Any = None
+        self._unreported = False
 
     def start(self, inferences: int) -> None:
         """Attach the recorder, warm up, and see that the layers come in the engine's order.
@@ -305,14 +311,24 @@ class PlanProfiler:
         self._session.attach(self._recorder)
         self._recorder.begin()
         for _ in range(WARM_INFERENCES):
-            self._session.infer_profiled(0)
+            self.infer(0)
+        self.after()
         self._check_names("before")
         self._recorder.begin()
 
     def infer(self, which: int) -> None:
-        """Run one inference and have its layers reported."""
+        """Run one inference; return when its outputs are computed."""
+        if self._unreported:
+            self.after()
         self._session.infer_profiled(which)
-        self._recorder.mark()
+        self._unreported = True
+
+    def after(self) -> None:
+        """Have the last inference's layers reported, if they are not yet."""
+        if self._unreported:
+            self._unreported = False
+            self._session.report()
+            self._recorder.mark()
 
     def harvest(self, spans: Sequence[tuple[int, int]]) -> LayerTimes:
         """Return the chunk's layer times.
@@ -323,6 +339,7 @@ class PlanProfiler:
         del spans  # TensorRT gives durations without a clock
         if self._recorder is None:
             raise RuntimeError("harvest before start")
+        self.after()
         times = layer_times(self._recorder, len(self._layers))
         for number, count in enumerate(self._recorder.counts()):
             if count != len(self._layers):
@@ -341,7 +358,8 @@ class PlanProfiler:
 
     def _check_names(self, when: str) -> None:
         self._recorder.begin(named=True)
-        self._session.infer_profiled(0)
+        self.infer(0)
+        self.after()
         names = self._recorder.names()
         problem = order_problem(self._layers, names)
         # A wrong number after a chunk is left to the caller, who counts what the chunk gave.
