@@ -209,6 +209,33 @@ def test_myelin_finds_its_node_by_its_name_where_only_one_can_be_meant() -> None
     assert layer.module_path is None
 
 
+def test_a_quantised_graph_is_traced_to_what_reads_the_pairs() -> None:
+    helper = pytest.importorskip("onnx").helper
+    conv = "/block/conv/Conv"
+    nodes = [
+        helper.make_node(kind, inputs, [out], name=name)
+        for kind, inputs, out, name in (
+            ("QuantizeLinear", ["x", "s"], "q", f"{conv}/input0_QuantizeLinear"),
+            ("DequantizeLinear", ["q", "s"], "d", f"{conv}/input0_DequantizeLinear"),
+            ("QuantizeLinear", ["w", "s"], "wq", f"{conv}/weight_QuantizeLinear"),
+            ("DequantizeLinear", ["wq", "s"], "wd", f"{conv}/weight_DequantizeLinear"),
+            ("MatMul", ["d", "wd"], "y", conv),
+        )
+    ]
+    weights = [helper.make_tensor(n, 1, [1], [1.0]) for n in ("w", "s")]
+    out = helper.make_tensor_value_info("y", 1, [1])
+    model = helper.make_model(helper.make_graph(nodes, "g", [], [out], weights))
+    origin = onnx_origin_of(model, {conv: "block.conv"})
+    text = chain(
+        (f"{conv}/input0_QuantizeLinear", "Reformat", ["x"], ["q"]),
+        (f"w + {conv}/weight_QuantizeLinear + {conv}", "CaskGemmConvolution", ["q"], ["y"]),
+    )
+    layers = describe_engine(text, origin=origin)
+    assert [layer.module_path for layer in layers] == ["block.conv", "block.conv"]
+    assert layers[1].operation == "dense"  # its weight is prepared by the pair before it
+    assert layers[1].fused[0] == "MatMul"
+
+
 def chain(*rows: tuple[str, str, list[str], list[str]]) -> str:
     return json.dumps({"Layers": [
         {"Name": name, "LayerType": kind, "Inputs": [{"Name": n} for n in inputs],

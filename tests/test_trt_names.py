@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgejoule.inference.trt.names import NamedNode, myelin_original, parse_name, same_path
+from edgejoule.inference.trt.names import (
+    NamedNode,
+    myelin_original,
+    parse_name,
+    quantised_for,
+    same_path,
+)
 
 CONVOLUTION = "[CONVOLUTION]-[aten_ops.convolution.default]-[{}convolution_1]"
 
@@ -143,6 +149,19 @@ def test_myelin_names_abbreviate_operations() -> None:
     given_ = parse_name("__myl_MaxMin_myl2_0", CONVOLUTION.format("act/"))
     assert (given_.form, given_.nodes[0].path) == ("torch", "act")
     assert myelin_original("/fc/Gemm_myl9_2") == "/fc/Gemm"
+
+
+def test_pairs_that_quantise_belong_to_the_node_that_reads_them() -> None:
+    name = "/layer1/layer1.0/conv1/Conv/weight_QuantizeLinear + /layer1/layer1.0/conv1/Conv"
+    assert nodes(name) == [
+        ("/layer1/layer1.0/conv1/Conv/weight_QuantizeLinear", "QuantizeLinear", "layer1.0.conv1"),
+        ("/layer1/layer1.0/conv1/Conv", "Conv", "layer1.0.conv1"),
+    ]
+    assert nodes("/layer1/layer1.0/Add/input1_DequantizeLinear") == [
+        ("/layer1/layer1.0/Add/input1_DequantizeLinear", "DequantizeLinear", "layer1.0")
+    ]
+    assert quantised_for("/layer1/layer1.0/Add/input1_DequantizeLinear") == "/layer1/layer1.0/Add"
+    assert quantised_for("/layer1/layer1.0/Add") is None
 
 
 def test_a_plugin_is_named_by_its_operator() -> None:

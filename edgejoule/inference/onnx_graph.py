@@ -47,6 +47,8 @@ _OPERANDS = {
     "QLinearConv": (0, 3, 8),
     "QLinearMatMul": (0, 3),
     "QGemm": (0, 3, 6),
+    "QLinearAdd": (0, 3),
+    "QLinearMul": (0, 3),
     "ConvInteger": (0, 1),
     "MatMulInteger": (0, 1),
     "MatMulIntegerToFloat": (0, 1, 6),
@@ -56,11 +58,17 @@ _OPERANDS = {
 _WITHOUT_WEIGHTS = ("shape", "reformat", "quantise", "nothing", "pooling", "reduction", "softmax")
 
 _CONVOLUTIONS = {"Conv", "ConvInteger", "FusedConv", "NhwcConv", "NhwcFusedConv", "QLinearConv"}
-_REDUCTIONS = {"GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceSum", "ReduceMax"}
-ONE_PER_ELEMENT = {"Add", "Sub", "Mul", "Div", "Relu", "Clip", "Max", "Min", "Neg", "Abs"}
+_REDUCTIONS = {
+    "GlobalAveragePool", "GlobalMaxPool", "ReduceMean", "ReduceSum", "ReduceMax",
+    "QLinearGlobalAveragePool", "QLinearReduceMean",
+}  # fmt: skip
+ONE_PER_ELEMENT = {
+    "Add", "Sub", "Mul", "Div", "Relu", "Clip", "Max", "Min", "Neg", "Abs", "QLinearAdd",
+    "QLinearMul",
+}  # fmt: skip
 MOVES = {
     "Cast", "Concat", "Flatten", "Gather", "Identity", "Pad", "ReorderInput", "ReorderOutput",
-    "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
+    "QLinearConcat", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze",
 }  # fmt: skip
 
 
@@ -353,7 +361,7 @@ _FORMULAS: dict[str, _Formula] = {
         lambda x, _w, out, a: flops.matrix_product(out, x[0 if a.get("transA") else 1]),
     ),
     **dict.fromkeys(
-        ("MaxPool", "AveragePool", "LpPool"),
+        ("MaxPool", "AveragePool", "LpPool", "QLinearAveragePool"),
         lambda _x, _w, out, a: (
             flops.pooling(out, a["kernel_shape"]) if "kernel_shape" in a else None
         ),

@@ -41,6 +41,8 @@ _TRIPLE = re.compile(
 _ONNX_LAYER = re.compile(r"\[ONNX Layer: (.*?)\](?=$|[\x1e\x1f]|\[ONNX Layer: )", re.DOTALL)
 _MYELIN_MARK = re.compile(r"_myl\d+(?:_\d+)?$")
 _FOREIGN = re.compile(r"^\{ForeignNode\[(.*)\]\}$", re.DOTALL)
+# Pairs that quantise an input are named after the node that reads it (inference/quantization.py).
+_QUANTISES = re.compile(r"^(.+)/(?:input\d+|weight)_(QuantizeLinear|DequantizeLinear)$")
 _JOIN = re.compile(r" \+ |\|\||\x1e|\x1f")
 _JOIN_POINTWISE = re.compile(r" \+ |\|\||\x1e|\x1f|, ")
 _UNNAMED = "(Unnamed Layer*"
@@ -118,6 +120,12 @@ def myelin_original(name: str) -> str:
     return _MYELIN_MARK.sub("", name)
 
 
+def quantised_for(name: str) -> str | None:
+    """Return the node for whose input a node quantises, None where the name is no such one's."""
+    found = _QUANTISES.match(name)
+    return found.group(1) if found else None
+
+
 def same_path(path: str) -> str:
     """Return what of a module path every spelling keeps: its parts, joined by `_`."""
     return re.sub(r"[._/]+", "_", path).strip("_")
@@ -179,11 +187,14 @@ def _once(nodes: list[NamedNode]) -> tuple[NamedNode, ...]:
 
 
 def _onnx_node(name: str) -> NamedNode:
-    return NamedNode(name, _onnx_type(name), path_in_name(name))
+    return NamedNode(name, _onnx_type(name), path_in_name(quantised_for(name) or name))
 
 
 def _onnx_type(name: str) -> str | None:
     """Return the type that exporters write into a name: `Conv_0`, `/fc/Gemm`, `node_Conv_295`."""
+    quantises = _QUANTISES.match(name)
+    if quantises:
+        return quantises.group(2)
     last = _MYELIN_MARK.sub("", name).rpartition("/")[2].removeprefix("node_")
     kind = re.sub(r"_\d+$", "", last)
     return kind if kind in ONNX else None

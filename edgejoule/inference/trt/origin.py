@@ -16,7 +16,12 @@ from typing import Any
 
 from edgejoule.inference.onnx_origin import OriginalGraph
 from edgejoule.inference.torch_graph import plain_path
-from edgejoule.inference.trt.names import NamedNode, myelin_original, same_path
+from edgejoule.inference.trt.names import (
+    NamedNode,
+    myelin_original,
+    quantised_for,
+    same_path,
+)
 
 
 @dataclass(frozen=True)
@@ -165,7 +170,7 @@ def onnx_origin_of(graph: Any, module_paths: Mapping[str, str]) -> Origin:
         nodes[node.name] = OriginNode(
             node.name,
             node.op_type,
-            original.paths.get(node.name),
+            original.paths.get(quantised_for(node.name) or node.name),
             tuple(dict.fromkeys(one.name for one in made_by)),
             weights or folded,
         )
