@@ -59,6 +59,18 @@ def test_another_profile_is_set_and_one_too_many_refused(monkeypatch: pytest.Mon
         engine.context(2)
 
 
+def test_a_profile_that_is_not_taken_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    profiles = [{"x": [[1, 4], [1, 4], [1, 4]]}] * 2
+    engine = opened(monkeypatch, profiles=profiles)
+
+    def raises(_self: Any, _profile: int, _stream: int) -> bool:
+        raise RuntimeError("Error in set optimization profile async.")
+
+    monkeypatch.setattr(engine.trt.IExecutionContext, "set_optimization_profile_async", raises)
+    with pytest.raises(MeasurementError, match=r"does not take optimisation profile 1 \(Error in"):
+        engine.context(1)
+
+
 def test_a_fixed_shape_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     context = opened(monkeypatch).context()
     for shape in ((1, 5), (1, 4, 1)):

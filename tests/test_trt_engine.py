@@ -207,6 +207,23 @@ def test_a_runtime_that_raises_is_refused_like_one_that_logs(
         open_engine(trt, b"", make_log(trt))
 
 
+def test_a_runtime_that_cannot_be_made_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    trt = load_double(monkeypatch)
+    log = make_log(trt)
+
+    def no_driver(log: Any) -> None:
+        log.log(trt.ILogger.ERROR, "CUDA initialization failure with error: 35")
+        raise TypeError("pybind11::init(): factory function returned nullptr")
+
+    monkeypatch.setattr(trt, "Runtime", no_driver)
+    with pytest.raises(MeasurementError) as caught:
+        open_engine(trt, b"", log)
+    assert str(caught.value) == (
+        "TensorRT 10.13.0 creates no runtime (CUDA initialization failure with error: 35); check "
+        "that the NVIDIA driver works (nvidia-smi) and serves this version of TensorRT"
+    )
+
+
 def test_a_closed_engine_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = opened(monkeypatch)
     engine.close()

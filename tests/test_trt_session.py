@@ -251,6 +251,15 @@ def test_shape_tensors_lie_on_the_host_and_are_one_for_all(opened: Open, cuda: F
     closed(session, cuda)
 
 
+def test_outputs_on_the_host_are_read_there(opened: Open, cuda: FakeCuda) -> None:
+    size = {"name": "n", "shape": [2], "dtype": "INT64", "location": "HOST", "offset": 5.0}
+    session = opened(outputs=[size])
+    session.bind(SETS)
+    output = session.outputs(1)[0]
+    assert (output.dtype, output.tolist()) == (np.float64, [9.0, 10.0])
+    closed(session, cuda)
+
+
 POSITIVE: dict[str, Any] = {
     "outputs": [{"name": "y", "shape": [-1], "dtype": "FLOAT", "positive": True}]
 }

@@ -56,10 +56,12 @@ class Context:
             )
         self._context = context
         if self.profile:
-            self._try(
-                lambda: context.set_optimization_profile_async(self.profile, self._stream),
-                f"does not take optimisation profile {self.profile}",
-            )
+            try:  # the bindings raise where the C++ returns false
+                context.set_optimization_profile_async(self.profile, self._stream)
+            except RuntimeError as error:
+                raise MeasurementError(
+                    f"TensorRT does not take optimisation profile {self.profile} ({short(error)})"
+                ) from error
         # An engine built with full names writes them into NVTX marks at every launch.
         with contextlib.suppress(AttributeError):
             context.nvtx_verbosity = engine.trt.ProfilingVerbosity.NONE
@@ -236,11 +238,3 @@ class Context:
         self._context = None
         self._attached = None
         self._allocators = {}
-
-    def _try(self, act: Any, refused: str) -> None:
-        try:
-            done = act()
-        except RuntimeError as error:
-            raise MeasurementError(f"TensorRT {refused} ({short(error)})") from error
-        if not done:
-            raise MeasurementError(f"TensorRT {refused} ({self.engine.log.last_error()})")

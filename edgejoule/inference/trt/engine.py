@@ -128,9 +128,14 @@ def open_engine(trt: Any, plan: bytes, log: Any, allocator: Any = None) -> Engin
         MeasurementError: It does not deserialise for another reason, want of memory among them.
     """
     before = len(log.errors)
-    runtime = trt.Runtime(log)
-    if runtime is None:
-        raise MeasurementError(f"TensorRT's runtime cannot be created ({log.last_error()})")
+    try:
+        runtime = trt.Runtime(log)
+    except Exception as error:  # pybind11: "factory function returned nullptr", a TypeError
+        logged = short_log("; ".join(log.errors[before:]) or short(error))
+        raise MeasurementError(
+            f"TensorRT {trt.__version__} creates no runtime ({logged})",
+            "check that the NVIDIA driver works (nvidia-smi) and serves this version of TensorRT",
+        ) from error
     if allocator is not None:
         runtime.gpu_allocator = allocator
     # Plans name plugins of TensorRT's own library, which has to be told to offer them.
