@@ -132,6 +132,8 @@ def engine_facts(file: Path) -> ModelFacts:
     if found.facts is not None:
         name = found.facts.name
         shape = tuple(found.facts.inputs[0][1]) if found.facts.inputs else None
+        if shape is not None and min(shape, default=1) < 0:
+            shape = None  # it takes several
     return ModelFacts(name, shape, sha256_of(file), ("onnx",))
 
 
