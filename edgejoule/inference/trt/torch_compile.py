@@ -16,14 +16,14 @@ import inspect
 import logging
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from edgejoule.errors import MeasurementError, UsageError
 from edgejoule.inference.common import short
 from edgejoule.inference.trt import torch_names as names
-from edgejoule.inference.trt.origin import Origin, OriginNode, torch_origin_of
+from edgejoule.inference.trt.origin import Origin, torch_origin_of
 from edgejoule.inference.trt.torch_arguments import Arguments
 
 _ABSENT = object()
@@ -39,11 +39,13 @@ class Build:
         settings: torch_tensorrt's `CompilationSettings`, those of the arguments passed.
         config: TensorRT's builder configuration and network.
         origin: The nodes of the lowered graph that became this engine.
+        inputs: Names of that graph's inputs.
     """
 
     settings: dict[str, Any] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
     origin: Origin = field(default_factory=lambda: Origin({}))
+    inputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,9 @@ def _look(interpreter: Any, config: Any, arguments: Mapping[str, Any]) -> Build:
         settings={name: getattr(settings, name, _ABSENT) for name in arguments},
         config=_facts(trt, config, network),
         origin=torch_origin_of(interpreter.module),
+        inputs=tuple(
+            str(node.target) for node in interpreter.module.graph.nodes if node.op == "placeholder"
+        ),
     )
 
 
@@ -285,16 +290,17 @@ def applied(compiled: Compiled) -> dict[str, Any]:
     }
 
 
-def origin_of(compiled: Compiled, paths: Iterable[str]) -> Origin:
-    """Return the nodes of all engines as one graph.
+def origin_of(compiled: Compiled, inputs: Sequence[str], paths: Iterable[str]) -> Origin:
+    """Return the graph that an engine was built from.
 
     Args:
         compiled: The compiled model.
+        inputs: Names of the engine's inputs: those of the graph, by which it is found.
         paths: Module paths of the user's model.
     """
-    nodes: dict[str, OriginNode] = {}
-    outputs: set[str] = set()
-    for build in compiled.builds:
-        nodes.update(build.origin.nodes)
-        outputs |= build.origin.outputs
-    return Origin(nodes, frozenset(paths), frozenset(outputs))
+    found = [build.origin for build in compiled.builds if build.inputs == tuple(inputs)]
+    if len(found) != 1:  # two engines that read the same: their nodes have names of their own
+        found = [build.origin for build in compiled.builds]
+    nodes = {name: node for origin in found for name, node in origin.nodes.items()}
+    outputs = frozenset(name for origin in found for name in origin.outputs)
+    return Origin(nodes, frozenset(paths), outputs)

@@ -7,7 +7,7 @@ here could not be measured either.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -63,13 +63,18 @@ class Described:
 
 
 def describe_parts(
-    parts: Parts, origin: Origin, trt: Any, log: Any, allocator: Any, artefacts: Path
+    parts: Parts,
+    origin: Callable[[EnginePart], Origin],
+    trt: Any,
+    log: Any,
+    allocator: Any,
+    artefacts: Path,
 ) -> Described:
     """Write every engine's plan and inspector, and describe the layers.
 
     Args:
         parts: The compiled model taken apart.
-        origin: The graphs that the engines were built from.
+        origin: Returns the graph that an engine was built from.
         trt: The module `tensorrt`.
         log: Of `make_log`.
         allocator: For the engines' memory, or None.
@@ -95,7 +100,8 @@ def describe_parts(
         if slot is None:
             layers.append(replace(described, index=len(layers)))
             continue
-        own = describe_engine(texts[slot], first_index=len(layers), origin=origin)
+        graph = origin(parts.engines[slot])
+        own = describe_engine(texts[slot], first_index=len(layers), origin=graph)
         facts[slot] |= {"first_layer": len(layers), "layers": len(own)}
         named[slot] = tuple(layer.name for layer in own)
         layers += own

@@ -125,12 +125,12 @@ class TorchTensorRtBackend:
         limit = Limit(options)
         cache = _timing_cache(trt, options, device, artefacts)
         built = build_parts(package, model, options, device=device, timing_cache=cache)
-        log = make_log(trt)
+        paths = _module_paths(model)
         described = describe_parts(
             built.parts,
-            origin_of(built.compiled, _module_paths(model)),
+            lambda part: origin_of(built.compiled, part.inputs, paths),
             trt,
-            log,
+            make_log(trt),
             limit.allocator(trt),
             artefacts,
         )
