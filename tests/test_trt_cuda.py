@@ -173,6 +173,8 @@ def test_a_capture_that_fails_leaves_the_stream_usable(cuda: Cuda, fake: FakeCud
     cuda.abandon_capture(stream)
     cuda.abandon_capture(stream)  # nothing is captured any more
     cuda.begin_capture(stream)
+    cuda.abandon_capture(stream)  # whole, and not wanted
+    cuda.begin_capture(stream)
     fake.say({"cudaGraphInstantiateWithFlags!": "2"})
     with pytest.raises(CudaOutOfMemory):
         cuda.end_capture(stream)
@@ -224,6 +226,7 @@ def test_waiting_lets_other_threads_run(cuda: Cuda, fake: FakeCuda) -> None:
         ({"cudaGetDeviceCount!": "803"}, "older or newer than the CUDA libraries beside it"),
         ({"cudaGetDeviceCount!": "999"}, "CUDA: cudaGetDeviceCount: unrecognized error code"),
         ({"cudaDriverGetVersion!": "34"}, "a stub library of the toolkit"),
+        ({"cudaRuntimeGetVersion!": "803"}, "cudaErrorSystemDriverMismatch|older or newer"),
     ],
 )
 def test_why_no_gpu_can_be_used(

@@ -145,6 +145,18 @@ def test_a_plans_own_version() -> None:
     assert plan_version(b"\0" * 40) is None
 
 
+def test_what_does_not_fit(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="a header of 1677"):
+        written(file, settings={"text": "x" * (16 << 20)})
+
+    def read(_path: Path) -> bytes:
+        raise MemoryError
+
+    monkeypatch.setattr(Path, "read_bytes", read)
+    with pytest.raises(UsageError, match="does not fit into this machine's memory"):
+        read_engine_file(file)
+
+
 # For another machine
 
 
