@@ -201,6 +201,7 @@ def test_channels_last_is_applied_and_recorded(tmp_path: Path) -> None:
         expected = torch_module("conv")(torch.from_numpy(sets[0]["x"]))["logits"]
     np.testing.assert_allclose(session.outputs(0)[0], expected.numpy(), rtol=1e-4, atol=1e-5)
     assert session.settings()["threads"] >= 1
+    assert session.settings()["memory_limit"]["kind"] == "none"
 
 
 def test_a_saved_program_is_taken_as_it_is_or_cast(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from edgejoule.inference.common import short
+from edgejoule.inference.memory_limit import limit_torch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -102,6 +103,8 @@ def _of_module(
     gpu = options.device.startswith("cuda")
     if gpu and not torch.cuda.is_available():
         raise _NoReferenceError(f"this torch sees no CUDA device for {options.device}")
+    if gpu:
+        limit_torch(options)
     devices = [torch.device(options.device).index or 0] if gpu else []
     try:
         with _exact_float32(), torch.random.fork_rng(devices), torch.inference_mode():

@@ -24,6 +24,7 @@ from edgejoule.inference.backend import (
 )
 from edgejoule.inference.common import write_json
 from edgejoule.inference.inputs import make_inputs
+from edgejoule.inference.memory_limit import Enforcement, limit_torch
 from edgejoule.inference.probe import probe
 from edgejoule.inference.torch_cuda_graph import (
     CapturedGraph,
@@ -99,7 +100,7 @@ class TorchBackend:
         import torch
 
         _check_options(options)
-        _apply(options)
+        limit = _apply(options)
         program, strict = export_program(model, options)
         module = runnable(program)
         layers = describe_layers(module)
@@ -119,24 +120,24 @@ class TorchBackend:
             backend=self.name,
             versions=_versions(),
             layers=layers,
-            settings={**_settings(options), "export_strict": strict},
+            settings={**_settings(options, limit), "export_strict": strict},
             start_offsets=True,
         )
 
     def open(self, artefacts: Path, options: BuildOptions) -> Session:
         """Load the exported program onto its device."""
         _check_options(options)
-        _apply(options)
-        return TorchSession(artefacts, options)
+        return TorchSession(artefacts, options, _apply(options))
 
 
 class TorchSession:
     """An exported program, loaded."""
 
-    def __init__(self, artefacts: Path, options: BuildOptions) -> None:
+    def __init__(self, artefacts: Path, options: BuildOptions, limit: Enforcement) -> None:
         import torch
 
         self._options = options
+        self._limit = limit
         self._gpu = options.device.startswith("cuda")
         # Entered once: as a context of each inference it would be part of each latency.
         self._mode = contextlib.ExitStack()
@@ -207,7 +208,10 @@ class TorchSession:
 
     def settings(self) -> dict[str, Any]:
         """Return what is in force, and what the profiler took off each layer."""
-        found = {**_settings(self._options), "profiler_warm_inferences": WARM_INFERENCES}
+        found = {
+            **_settings(self._options, self._limit),
+            "profiler_warm_inferences": WARM_INFERENCES,
+        }
         if self._gpu:
             found |= {
                 "cuda_graphs_mib": self._graph_mib,
@@ -267,8 +271,8 @@ def _check_options(options: BuildOptions) -> None:
         raise UsageError(f"dtype tf32: device {options.device} has no TF32", "use --dtype float32")
 
 
-def _apply(options: BuildOptions) -> None:
-    """Set what torch keeps for the whole process.
+def _apply(options: BuildOptions) -> Enforcement:
+    """Set what torch keeps for the whole process; return how the memory limit is held.
 
     Raises:
         UsageError: The device is not there, or has no TF32.
@@ -298,9 +302,10 @@ def _apply(options: BuildOptions) -> None:
                 f"{capability[0]}.{capability[1]} has no TF32, which came with 8.0",
                 "use --dtype float32",
             )
+    return limit_torch(options)
 
 
-def _settings(options: BuildOptions) -> dict[str, Any]:
+def _settings(options: BuildOptions, limit: Enforcement) -> dict[str, Any]:
     """Return what is in force in this process."""
     import torch
 
@@ -308,11 +313,14 @@ def _settings(options: BuildOptions) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "channels_last": bool(options.extra.get("channels_last")),
         "inputs": "on the device before the inference starts",
+        "memory_limit": limit.to_json(),
     }
     if options.device.startswith("cuda"):
         index = torch.cuda.current_device()
         found |= {
             "gpu": torch.cuda.get_device_name(index),
+            # One memory for CPU and GPU; torch 2.4 does not say yet.
+            "gpu_integrated": _flag(torch.cuda.get_device_properties(index), "is_integrated"),
             "clean_pass": "CUDA graph" if options.extra.get("cuda_graphs") else "eager",
             "cudnn_benchmark": torch.backends.cudnn.benchmark,
             "cudnn_deterministic": torch.backends.cudnn.deterministic,
@@ -324,6 +332,11 @@ def _settings(options: BuildOptions) -> dict[str, Any]:
         mkldnn: Any = torch.backends.mkldnn  # without types
         found["mkldnn"] = bool(mkldnn.is_available())
     return found
+
+
+def _flag(properties: Any, name: str) -> bool | None:
+    value = getattr(properties, name, None)
+    return None if value is None else bool(value)
 
 
 def _versions() -> dict[str, str]:
