@@ -12,7 +12,7 @@ from edgejoule.errors import UsageError
 from edgejoule.inference.trt.build import build_plan
 from edgejoule.inference.trt.library import make_log
 from edgejoule.inference.trt.network import check_types, parse_network
-from edgejoule.inference.trt.precision import dtypes_of, typing_of
+from edgejoule.inference.trt.precision import dtypes_of, dtypes_of_version, typing_of
 from edgejoule.inference.workload import InputSpec
 from tests.support_trt_builder import VERSIONS, X, flags_of, load_double, options, write_graph
 
@@ -224,18 +224,23 @@ def test_in_8_6_the_network_is_made_with_an_explicit_batch(
 @pytest.mark.parametrize(
     ("capability", "version", "dtypes"),
     [
-        ((8, 7), (8, 6, 1), ("float16", "float32", "tf32", "int8")),
-        ((8, 7), (10, 3, 0), ("float16", "float32", "tf32", "bfloat16", "int8")),
-        ((11, 0), (10, 13, 0), ("float16", "float32", "tf32", "bfloat16", "int8", "fp8")),
-        ((7, 2), (10, 3, 0), ("float16", "float32", "int8")),
-        ((6, 1), (8, 6, 1), ("float32", "int8")),
-        ((5, 2), (8, 6, 1), ("float32",)),
+        ((8, 7), "8.6.1", ("float16", "float32", "tf32", "int8")),
+        ((8, 7), "10.3.0", ("float16", "float32", "tf32", "bfloat16", "int8")),
+        ((11, 0), "10.13.0", ("float16", "float32", "tf32", "bfloat16", "int8", "fp8")),
+        ((8, 9), "11.1.0", ("float16", "float32", "tf32", "bfloat16", "int8", "fp8")),
+        ((7, 2), "10.3.0", ("float16", "float32", "int8")),
+        ((6, 1), "8.6.1", ("float32", "int8")),
+        ((5, 2), "8.6.1", ("float32",)),
     ],
 )
 def test_dtypes_follow_from_gpu_and_version(
-    capability: tuple[int, int], version: tuple[int, int, int], dtypes: tuple[str, ...]
+    monkeypatch: pytest.MonkeyPatch,
+    capability: tuple[int, int],
+    version: str,
+    dtypes: tuple[str, ...],
 ) -> None:
-    assert dtypes_of(capability, version) == dtypes
+    trt = load_double(monkeypatch, version)
+    assert dtypes_of(capability, dtypes_of_version(trt)) == dtypes
 
 
 def test_a_fall_back_decides_the_type_of_the_rest(trt: Any) -> None:

@@ -43,7 +43,7 @@ class Network:
         definition: `trt.INetworkDefinition`.
         parser: `trt.OnnxParser`.
         typing: How it is given its precision.
-        dtypes: How many of the layers' outputs have which dtype.
+        dtypes: How many of the layers' outputs have which dtype, constants left out.
     """
 
     definition: Any
@@ -177,9 +177,12 @@ def _nodes_of(onnx_path: Path) -> dict[int, tuple[str, str]]:
 
 
 def _dtypes(definition: Any) -> dict[str, int]:
+    """Count the dtypes of what layers compute; scales and weights of their own are left out."""
     found: Counter[str] = Counter()
     for index in range(definition.num_layers):
         layer = definition.get_layer(index)
+        if str(layer.type.name) == "CONSTANT":
+            continue
         for output in range(layer.num_outputs):
             tensor = layer.get_output(output)
             if tensor is not None:

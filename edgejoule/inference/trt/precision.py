@@ -25,12 +25,12 @@ the build, and so neither flag is set.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from edgejoule.errors import UsageError
 from edgejoule.inference.backend import DTYPES
-from edgejoule.inference.trt.library import version_of
 
 # First compute capability that has it; support matrices of TensorRT 8.6.1 and 10.x ("Hardware and
 # Precision"), half arithmetic: CUDA C++ Programming Guide, "Arithmetic Instructions" (5.3).
@@ -43,10 +43,6 @@ _SINCE_CAPABILITY = {
 }
 # The support matrix of 8.6.1 gives 6.1 no float16; the TX2 (6.2) is without int8 in that of 8.2.
 _WITHOUT = {(6, 1): ("float16",), (6, 2): ("int8",)}
-# First version of TensorRT. bfloat16: `BuilderFlag.BF16` is not in the bindings of 8.6 but in those
-# of 10.1; fp8: the header of 8.6 has it as not supported yet.
-_SINCE_VERSION = {"bfloat16": (9, 0), "fp8": (10, 0)}
-
 _ORDER = ("float16", "float32", "tf32", "bfloat16", "int8", "fp8")
 
 
@@ -74,9 +70,23 @@ def strongly_typed(trt: Any) -> bool:
     return hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
 
-def dtypes_of(capability: tuple[int, int], version: tuple[int, int, int]) -> tuple[str, ...]:
-    """Return the dtypes that a GPU and a TensorRT have, the default first."""
-    return tuple(dtype for dtype in _ORDER if not _why_not(dtype, capability, version))
+def dtypes_of_version(trt: Any) -> tuple[str, ...]:
+    """Return the dtypes that this TensorRT can build, the default first.
+
+    bfloat16: `DataType.BF16` is not in the bindings of 8.6 but in those of 10.1. fp8: 8.6 has the
+    name, but its header calls it not supported yet; it came with strong typing.
+    """
+    lacks = set()
+    if not hasattr(trt.DataType, "BF16"):
+        lacks.add("bfloat16")
+    if not (strongly_typed(trt) and hasattr(trt.DataType, "FP8")):
+        lacks.add("fp8")
+    return tuple(dtype for dtype in _ORDER if dtype not in lacks)
+
+
+def dtypes_of(capability: tuple[int, int], of_version: Sequence[str]) -> tuple[str, ...]:
+    """Return which of the dtypes of a TensorRT a GPU has, the default first."""
+    return tuple(dtype for dtype in of_version if not _lacking(dtype, capability))
 
 
 def check_dtype(
@@ -95,10 +105,12 @@ def check_dtype(
     """
     if dtype not in DTYPES:
         raise UsageError(f"backend tensorrt has no dtype {dtype!r}", f"it has {', '.join(_ORDER)}")
-    version = version_of(trt)
-    why_not = _why_not(dtype, capability, version, gpu)
+    of_version = dtypes_of_version(trt)
+    why_not = f"TensorRT {trt.__version__} has none" if dtype not in of_version else ""
+    if not why_not and capability is not None:
+        why_not = _lacking(dtype, capability, gpu)
     if why_not:
-        possible = dtypes_of(capability or (99, 0), version)
+        possible = of_version if capability is None else dtypes_of(capability, of_version)
         raise UsageError(f"dtype {dtype}: {why_not}", f"use --dtype {' or '.join(possible)}")
     if dtype == "tf32" and os.environ.get("NVIDIA_TF32_OVERRIDE") == "0":
         raise UsageError(
@@ -107,26 +119,14 @@ def check_dtype(
         )
 
 
-def _why_not(
-    dtype: str,
-    capability: tuple[int, int] | None,
-    version: tuple[int, int, int],
-    gpu: str = "this GPU",
-) -> str:
-    needed = _SINCE_VERSION.get(dtype)
-    if needed is not None and version[:2] < needed:
-        has = ".".join(str(part) for part in version)
-        return f"TensorRT {has} has none, TensorRT {needed[0]}.{needed[1]} is the first that does"
-    least = _SINCE_CAPABILITY.get(dtype)
-    if capability is None or least is None:
-        return ""
+def _lacking(dtype: str, capability: tuple[int, int], gpu: str = "this GPU") -> str:
+    """Return why a GPU does not have a dtype, empty if it has it."""
+    has = f"{gpu} has compute capability {capability[0]}.{capability[1]}"
+    least = _SINCE_CAPABILITY.get(dtype, (0, 0))
     if capability < least:
-        return (
-            f"{gpu} has compute capability {capability[0]}.{capability[1]}, "
-            f"{dtype} needs {least[0]}.{least[1]}"
-        )
+        return f"{has}, {dtype} needs {least[0]}.{least[1]}"
     if dtype in _WITHOUT.get(capability, ()):
-        return f"{gpu} (compute capability {capability[0]}.{capability[1]}) is made without it"
+        return f"{has}, which is made without it"
     return ""
 
 

@@ -42,14 +42,16 @@ _PROBE = """
 import json
 from edgejoule.errors import EdgejouleError, UsageError
 from edgejoule.inference.trt.cuda import load_cuda
-from edgejoule.inference.trt.library import load_tensorrt, version_of
+from edgejoule.inference.trt.library import load_tensorrt
+from edgejoule.inference.trt.precision import dtypes_of_version
 facts = {}
 try:
     trt = load_tensorrt()
-    facts = {"tensorrt": str(trt.__version__), "version": list(version_of(trt))}
+    facts = {"tensorrt": str(trt.__version__)}
     lacking = [name for name in ("Builder", "OnnxParser") if not hasattr(trt, name)]
     if lacking:
         raise UsageError(f"this tensorrt has no {lacking[0]}: a runtime alone, lean or dispatch")
+    facts["dtypes"] = list(dtypes_of_version(trt))
     cuda = load_cuda()
     devices = [cuda.device(index) for index in range(cuda.device_count())]
     facts["devices"] = [{"name": one.name, "capability": list(one.compute_capability)}
@@ -87,8 +89,7 @@ class TensorRtBackend:
         if kind != "cuda" or not index.isdigit() or int(index) >= len(devices):
             return ()
         major, minor = devices[int(index)]["capability"]
-        first, second, third = facts["version"]
-        return dtypes_of((major, minor), (first, second, third))
+        return dtypes_of((major, minor), facts["dtypes"])
 
     def devices(self) -> tuple[str, ...]:
         """Return the CUDA devices."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from ._base import DataType, Dims, log_error
@@ -54,6 +55,7 @@ class ILayer(Strict):
 
     num_inputs = property(lambda self: len(self._inputs))
     num_outputs = property(lambda self: len(self._outputs))
+    type = property(lambda self: SimpleNamespace(name=self._kind.upper()))
 
     def get_input(self, index: int) -> ITensor:
         return self._inputs[index]
