@@ -18,6 +18,7 @@ from edgejoule.errors import MeasurementError
 from edgejoule.experiment import Measured, Task
 from edgejoule.files import disk_errors, write_json
 from edgejoule.idle import drift_of, idle_notes, read_meanwhile
+from edgejoule.memory import memory_summary
 from edgejoule.phases import PhaseSpan, read_phases
 from edgejoule.records import read_header
 from edgejoule.summary import (
@@ -61,6 +62,9 @@ def close_run(
         sums = sum_layers(directory / "layers.parquet", config.runs, len(engine["layers"]))
         spans = read_phases(directory / "phases.jsonl")
         summary = _summary(config, passes, sums, measured)
+        summary["memory"] = memory_summary(
+            directory, measured.setup, measured.measure, machine, config.memory_limit_gib
+        )
         if sensor is not NO_SENSOR:
             power = read_power(directory / "power.parquet")
             meanwhile = read_meanwhile(
@@ -150,10 +154,6 @@ def _summary(
         "warmup": measured.measure.get("warmup"),
         "settings": measured.measure.get("settings"),
         "outputs": measured.measure.get("outputs"),
-        "memory": {
-            "setup_peak_rss_mib": measured.setup.get("peak_rss_mib"),
-            "measure_peak_rss_mib": measured.measure.get("peak_rss_mib"),
-        },
         "setup_seconds": measured.setup.get("seconds"),
         "sampler": _without_kind(measured.sampler),
         "cooldown": measured.cooldown.to_json(),

@@ -240,17 +240,22 @@ class Profiler:
         self.lose = lose
         self.started: list[int] = []
         self.ran = 0
+        self.settled = 0
 
     def start(self, inferences: int) -> None:
         self.started.append(inferences)
-        self.ran = 0
+        self.ran = self.settled = 0
 
     def infer(self, which: int) -> None:
         self.ran += 1
 
+    def after(self) -> None:
+        self.settled += 1
+        assert self.settled == self.ran  # once behind every inference, before the next
+
     def harvest(self, spans: list[tuple[int, int]]) -> LayerTimes:
         count = len(spans)
-        assert self.ran == count
+        assert self.ran == self.settled == count
         return self.lose(
             LayerTimes(
                 np.repeat(np.arange(count, dtype=np.int32), 2),

@@ -213,6 +213,9 @@ class Profiler(Protocol):
     def infer(self, which: int) -> None:
         """Run one inference on input set `which`; return when its outputs are computed."""
 
+    def after(self) -> None:
+        """Do what must follow an inference before the next and is no part of either."""
+
     def harvest(self, spans: Sequence[tuple[int, int]]) -> LayerTimes:
         """End the chunk and return its layer times; may be slow.
 

@@ -36,6 +36,7 @@ from edgejoule.inference.common import (
     write_json,
 )
 from edgejoule.inference.inputs import load_inputs
+from edgejoule.inference.memory_limit import limit_host
 from edgejoule.inference.warmup import SteadyState
 from edgejoule.phases import PhaseBoard
 from edgejoule.power.scheduling import keep_off
@@ -122,6 +123,8 @@ def _measure(
 
     board.mark("unload")
     report["settings"] = session.settings()
+    if options.memory_limit_gib is not None:  # a backend without a say of its own is watched only
+        report["settings"].setdefault("memory_limit", limit_host(options).to_json())
     report["peak_rss_mib"] = peak_rss_mib()
     if profiler is not None:
         profiler.close()

@@ -282,6 +282,9 @@ class OnnxRuntimeProfiler:
         """Run one profiled inference."""
         self._bound.run(which)  # type: ignore[union-attr]  # `start` comes first
 
+    def after(self) -> None:
+        """Nothing is left to do."""
+
     def harvest(self, spans: Sequence[tuple[int, int]]) -> LayerTimes:
         """Read the profile, drop the warm-up, place what remains within the caller's spans."""
         import numpy as np

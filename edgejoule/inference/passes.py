@@ -326,7 +326,10 @@ def profiled_pass(
         count = min(chunk, runs - done)
         profiler.start(count)
         runner.board.mark("profiled")
-        spans = [runner.run("profiled", done + k, profiler.infer) for k in range(count)]
+        spans = []
+        for k in range(count):
+            spans.append(runner.run("profiled", done + k, profiler.infer))
+            profiler.after()
         runner.board.mark("harvest")
         latencies += [end - start for start, end in spans]
         busy_ns += spans[-1][1] - spans[0][0]

@@ -165,6 +165,9 @@ class GpuProfiler:
                 environment[slot] = None
         self._gpu.synchronise()
 
+    def after(self) -> None:
+        """Nothing is left to do."""
+
     def harvest(self, spans: Sequence[tuple[int, int]]) -> LayerTimes:
         """Read the events of the chunk.
 

@@ -57,6 +57,9 @@ class CpuProfiler:
             for slot in step.free:
                 environment[slot] = None
 
+    def after(self) -> None:
+        """Nothing is left to do."""
+
     def harvest(self, spans: Sequence[tuple[int, int]]) -> LayerTimes:
         """Return the times of the chunk."""
         import numpy as np

@@ -156,6 +156,7 @@ class PlanSession:
         found: dict[str, Any] = {
             "tensorrt": str(self.trt.__version__),
             "gpu": self._device.name,
+            "gpu_integrated": self._device.integrated,
             "compute_capability": ".".join(map(str, self._device.compute_capability)),
             "cuda_runtime": self._cuda.runtime_version,
             "cuda_driver": self._cuda.driver_version,

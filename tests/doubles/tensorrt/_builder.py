@@ -26,7 +26,7 @@ from ._base import (
 from ._flags import BuilderFlag, MemoryPoolType
 from ._network import INetworkDefinition, ITensor, Strict
 from ._plan import make_plan
-from ._state import VERSION, VERSION_TEXT
+from ._state import SLOW, VERSION, VERSION_TEXT
 
 
 class IOptimizationProfile:
@@ -345,6 +345,7 @@ def _plan(network: INetworkDefinition, config: IBuilderConfig) -> bytes:
         outputs=[{**binding(one), "scale": 1.0, "offset": 0.0} for one in network._outputs],
         verbosity=config.profiling_verbosity.name,
         aux_streams=config.max_aux_streams,
+        sleep=SLOW,
         profiles=[
             {name: [list(shape) for shape in ranges] for name, ranges in profile._shapes.items()}
             for profile in config._profiles
