@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from tests.jetson.page import LONGEST, SECTIONS, Fact, Verdict, one_line, redact, write_page
+from tests.jetson.test_runs import figures
 
 TAKEN = "2026-01-31, code 0123456789ab"
 
@@ -92,3 +93,26 @@ def test_secrets_in_facts_and_reasons_do_not_reach_the_page() -> None:
     )
     assert uuid not in page
     assert page.count("<uuid>") == 3
+
+
+def test_a_run_in_one_line() -> None:
+    summary = {
+        "clean": {"median_ms": 1.23456},
+        "profiled": {"layers_share": 0.8123},
+        "profiled_over_clean": 1.08,
+        "energy": {
+            "rail": "total",
+            "total_of": ["VDD_IN"],
+            "clean": {"gross_mj": 9.87, "dynamic_mj": 4.32, "mean_mw": 8000.0},
+        },
+        "memory": {"measure_peak_rss_mib": 812.5},
+    }
+    layers = [{"module_path": "conv1"}, {"module_path": None}]
+    run = {"summary": summary, "accuracy": {"max_relative_error": 0.00321}}
+    assert figures(run, layers) == (
+        "1.235 ms clean; profiled over clean 1.080; 2 layers are 81.2 % of the inference; "
+        "0.00987 J gross, 0.00432 J dynamic per inference (VDD_IN, 8 W); "
+        "memory measure_peak_rss_mib 812.5; off by 0.0032 of float32; 1 layers without a module"
+    )
+    summary["energy"] = {"why": "no power sensor was read"}
+    assert "; no energy; " in figures({"summary": summary, "accuracy": None}, layers)

@@ -54,9 +54,9 @@ def figures(run: dict[str, Any], layers: list[dict[str, Any]]) -> str:
         f"profiled over clean {summary['profiled_over_clean']:.3f}",
         f"{len(layers)} layers are {100 * profiled['layers_share']:.1f} % of the inference",
     ]
-    energy = summary.get("energy")
-    if energy:
-        of = energy["clean"]
+    energy = summary.get("energy") or {}
+    of = energy.get("clean")
+    if of:
         parts.append(
             f"{of['gross_mj'] / 1000:.4g} J gross, {of['dynamic_mj'] / 1000:.4g} J dynamic "
             f"per inference ({'+'.join(energy['total_of'] or [energy['rail']])}, "
