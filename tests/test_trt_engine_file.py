@@ -77,6 +77,7 @@ def test_what_is_written_is_read(file: Path) -> None:
     source = json.loads(json.dumps(found.source(), allow_nan=False))
     assert source["built"]["inputs"] == [["input", [-1, 3, 224, 224], "float16"]]
     assert (source["file"], source["plan_bytes"]) == ("x.engine", len(PLAN))
+    assert (source["name"], source["built"]["tensorrt"]) == ("resnet18", "10.3.0")
 
 
 def test_facts_that_json_cannot_hold_become_text(file: Path) -> None:

@@ -108,6 +108,7 @@ class EngineFile:
     def source(self) -> dict[str, Any]:
         """Return what goes into `run.json`: of the file and of what built it."""
         return {
+            "name": None if self.facts is None else self.facts.name,
             "file": self.path.name,
             "plan_sha256": hashlib.sha256(self.plan).hexdigest(),
             "plan_bytes": len(self.plan),
