@@ -36,7 +36,8 @@ def nodes(name: str, metadata: str = "") -> list[tuple[str, str | None, str | No
 def test_both_forms_of_a_torch_path(scope: str, path: str | None, lossy: bool) -> None:
     found = parse_name(CONVOLUTION.format(scope))
     assert found.form == "torch"
-    assert found.nodes == (NamedNode("convolution_1", "aten.convolution.default", path, lossy),)
+    kind = "aten.convolution.default"
+    assert found.nodes == (NamedNode("convolution_1", kind, path, lossy, ("CONVOLUTION",)),)
 
 
 def test_a_fusion_keeps_its_order_and_one_node_stands_once() -> None:

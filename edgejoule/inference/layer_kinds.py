@@ -61,8 +61,8 @@ ATEN = _table(
     "logsumexp linalg_vector_norm norm",
     embedding="embedding embedding_bag",
     recurrent="lstm gru rnn_tanh rnn_relu",
-    shape="view reshape _unsafe_view flatten unflatten permute transpose t squeeze unsqueeze "
-    "expand cat stack split split_with_sizes chunk narrow select slice index gather clone "
+    shape="view reshape _unsafe_view _reshape_copy flatten unflatten permute transpose t squeeze "
+    "unsqueeze expand cat stack split split_with_sizes chunk narrow select slice index gather clone "
     "contiguous alias detach pad constant_pad_nd reflection_pad2d replication_pad2d to _to_copy "
     "type_as repeat roll flip movedim pixel_shuffle pixel_unshuffle upsample_nearest2d "
     "upsample_bilinear2d upsample_bicubic2d arange full full_like zeros zeros_like ones ones_like "
@@ -129,6 +129,23 @@ TENSORRT = _table(
     quantise="Quantize Dequantize",
     nothing="NoOp",
 )  # fmt: skip
+
+
+# Types of the layers of a network (NvInfer.h, enum LayerType) that one aten node is split into.
+NETWORK = _table(
+    convolution="CONVOLUTION",
+    deconvolution="DECONVOLUTION",
+    matrix_product="MATRIX_MULTIPLY",
+    attention="ATTENTION ATTENTION_INPUT ATTENTION_OUTPUT",
+    pooling="POOLING",
+    normalisation="NORMALIZATION",
+    activation="ACTIVATION",
+    softmax="SOFTMAX",
+    elementwise="ELEMENTWISE UNARY SELECT",
+    reduction="REDUCE",
+    shape="SHUFFLE SLICE CONCATENATION GATHER CAST IDENTITY CONSTANT SHAPE FILL PADDING",
+    quantise="QUANTIZE DEQUANTIZE",
+)
 
 
 def kind_of_aten(target: str) -> LayerKind | None:

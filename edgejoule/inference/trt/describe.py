@@ -17,11 +17,13 @@ Nothing else: a layer that none of these tells of is unmapped (`module_path` Non
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from edgejoule.inference.backend import Layer, LayerKind, Tensor
 from edgejoule.inference.layer_kinds import (
+    NETWORK,
     combine,
     kind_of_tensorrt,
     kind_of_type,
@@ -30,7 +32,7 @@ from edgejoule.inference.layer_kinds import (
 )
 from edgejoule.inference.trt.costs import count_bytes, count_flops, count_weights, window_of
 from edgejoule.inference.trt.inspector import Inspected, InspectedLayer, read_inspector
-from edgejoule.inference.trt.names import LayerName, parse_name
+from edgejoule.inference.trt.names import LayerName, NamedNode, parse_name, torch_scope
 from edgejoule.inference.trt.origin import Origin, OriginNode
 
 _KEPT_ELSEWHERE = ("Name", "LayerType", "Inputs", "Outputs")
@@ -48,10 +50,16 @@ class _Node:
     path: str | None
     weighted: bool | None = None
     known: bool = False  # in the graph
+    network: tuple[str, ...] = ()  # what of it is in this layer
+    split: bool = False  # over several layers of the engine
 
     @property
     def kind(self) -> LayerKind | None:
-        return with_weights(kind_of_type(self.type), self.weighted) if self.type else None
+        whole = with_weights(kind_of_type(self.type), self.weighted) if self.type else None
+        if not self.split or not self.network:
+            return whole
+        part = combine(NETWORK.get(kind) for kind in self.network)
+        return whole if part is None or {part, whole} == {"matrix_product", "dense"} else part
 
 
 @dataclass(frozen=True)
@@ -84,7 +92,12 @@ def describe_engine(
         MeasurementError: The text is no inspector's JSON.
     """
     inspected = read_inspector(inspector_json)
-    traced = [_traced(layer, origin) for layer in inspected.of_profile(profile)]
+    layers = inspected.of_profile(profile)
+    names = [parse_name(layer.plain_name, layer.metadata) for layer in layers]
+    if origin is not None:
+        origin = origin.corrected(node for name in names for node in name.nodes)
+    traced = [_traced(layer, name, origin) for layer, name in zip(layers, names, strict=True)]
+    traced = _split(traced)
     if origin is not None:
         traced = _between_tensors(traced, origin)
         traced = _between_layers(traced, origin, inspected)
@@ -117,17 +130,19 @@ def check_order(layers: Sequence[Layer], reported: Sequence[str]) -> str | None:
     return None
 
 
-def _traced(layer: InspectedLayer, origin: Origin | None) -> _Traced:
+def _traced(layer: InspectedLayer, name: LayerName, origin: Origin | None) -> _Traced:
     """Find the nodes that the name tells of."""
-    name = parse_name(layer.plain_name, layer.metadata)
+    if origin is not None and origin.graph is None and name.form != "torch":
+        name = _bare(name, origin)
     found: dict[str, _Node] = {}
     for named in name.nodes:
         known = origin.find(named.node) if origin is not None else None
+        path = named.path if origin is None else origin.path(named)
         if known is not None:
-            found.setdefault(known.name, _known(known))
+            node = replace(_known(known), path=path, network=named.network)
         else:
-            path = named.path if origin is None else origin.path(named)
-            found.setdefault(named.node, _Node(named.node, named.type, path))
+            node = _Node(named.node, named.type, path, network=named.network)
+        found.setdefault(node.name, node)
     if not found and name.form == "myelin" and origin is not None:
         after = origin.find_myelin(layer.plain_name)
         if after is not None:
@@ -137,6 +152,29 @@ def _traced(layer: InspectedLayer, origin: Origin | None) -> _Traced:
     if name.span and len({node.path for node in nodes}) > 1:
         path = None  # the ends of a region are of several modules
     return _Traced(layer, name, nodes, path)
+
+
+def _bare(name: LayerName, origin: Origin) -> LayerName:
+    """Recognise what Torch-TensorRT adds to a node without saying its type: `fc/linear_weight`."""
+    if name.role != "layer" or not name.nodes or name.span:
+        return name
+    found = []
+    for named in name.nodes:
+        path, lossy, text = torch_scope(named.node)
+        node = origin.find(text)
+        if node is None or node.name == text:
+            return name
+        found.append(NamedNode(node.name, node.type, path, lossy))
+    return replace(name, form="torch", role="helper", nodes=tuple(found))
+
+
+def _split(traced: Sequence[_Traced]) -> list[_Traced]:
+    """Mark nodes that are done in several layers: each of those is only a part of its node."""
+    layers = Counter(node.name for one in traced if one.name.role == "layer" for node in one.nodes)
+    return [
+        replace(one, nodes=tuple(replace(n, split=layers[n.name] > 1) for n in one.nodes))
+        for one in traced
+    ]
 
 
 def _known(node: OriginNode) -> _Node:

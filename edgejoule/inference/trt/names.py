@@ -20,7 +20,7 @@ the same characters.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from edgejoule.inference.layer_kinds import ONNX
@@ -35,7 +35,7 @@ _CAST = re.compile(r"(?:Forced )?Cast ITensor .*? from [\w.]+ to [\w.]+ - ")
 # A bracket may stand in the last part: the stricter exporter's paths are `L['self'].layer1[0]`.
 # A part that `-[` follows is no last one; one that `_output` follows belongs to a tensor's name.
 _TRIPLE = re.compile(
-    r"(?:\[[A-Z][A-Z0-9_]*\]-)?\[(?P<target>[A-Za-z_][\w.:]*)\]"
+    r"(?:\[(?P<network>[A-Z][A-Z0-9_]*)\]-)?\[(?P<target>[A-Za-z_][\w.:]*)\]"
     r"-\[(?P<node>(?:[^\[\]]|\[[^\[\]]*\])*)\](?!-\[|_output)"
 )
 _ONNX_LAYER = re.compile(r"\[ONNX Layer: (.*?)\](?=$|[\x1e\x1f]|\[ONNX Layer: )", re.DOTALL)
@@ -60,12 +60,14 @@ class NamedNode:
         type: `aten.convolution.default`, `Conv`; None where the name does not tell it.
         path: Module path in dots; empty is the model itself, None where the name does not tell it.
         lossy: Whether a `_` in the path may stand for a dot.
+        network: Types of the layers that Torch-TensorRT made of an fx node (`MATRIX_MULTIPLY`).
     """
 
     node: str
     type: str | None = None
     path: str | None = None
     lossy: bool = False
+    network: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,25 +150,30 @@ def _role(name: str) -> tuple[Role, str]:
 
 def _torch_node(found: re.Match[str]) -> NamedNode:
     kind = _aten_type(found["target"])
-    scope, slash, node = found["node"].rpartition("/")
+    path, lossy, node = torch_scope(found["node"])
+    network = (found["network"],) if found["network"] else ()
+    return NamedNode(_fx_node(node, kind), kind, path, lossy, network)
+
+
+def torch_scope(text: str) -> tuple[str | None, bool, str]:
+    """Split `layer1.0.conv1/convolution_1` into path, whether it is lossy, and node."""
+    scope, slash, node = text.rpartition("/")
     if not slash:
-        path, lossy = None, False
-    elif scope in ("", "__"):
-        path, lossy = "", False
-    elif "/" in scope:
-        path, lossy = scope.strip("/").replace("/", "."), True
-    else:
-        path, lossy = plain_path(scope), False
-    return NamedNode(_fx_node(node, kind), kind, path, lossy)
+        return None, False, node
+    if scope in ("", "__"):
+        return "", False, node
+    if "/" in scope:
+        return scope.strip("/").replace("/", "."), True, node
+    return plain_path(scope), False, node
 
 
 def _aten_type(target: str) -> str:
     """Return `aten.clone.default` for `aten_ops.clone.default` and for longer spellings of it."""
-    source, _, rest = target.partition("_ops.")
-    if not rest:
+    _, mark, rest = target.partition("_ops.")
+    if not mark:
         return target  # a plugin's own
     rest = rest.removeprefix("torch.ops.")
-    return rest if rest.startswith("aten.") or source != "aten" else f"aten.{rest}"
+    return rest if rest.startswith("aten.") else f"aten.{rest}"
 
 
 def _fx_node(node: str, kind: str) -> str:
@@ -182,8 +189,14 @@ def _fx_node(node: str, kind: str) -> str:
 
 
 def _once(nodes: list[NamedNode]) -> tuple[NamedNode, ...]:
-    """Keep the first of those that name the same fx node: one may become several layers."""
-    return tuple({(node.path, node.node): node for node in reversed(nodes)}.values())[::-1]
+    """Name each fx node once, with the types of all layers that were made of it."""
+    found: dict[tuple[str | None, str], NamedNode] = {}
+    for node in nodes:
+        first = found.setdefault((node.path, node.node), node)
+        if first is not node:
+            merged = replace(first, network=first.network + node.network)
+            found[node.path, node.node] = merged
+    return tuple(found.values())
 
 
 def _onnx_node(name: str) -> NamedNode:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from edgejoule.inference.torch_graph import plain_path
 from edgejoule.inference.trt.names import (
     NamedNode,
     myelin_original,
+    parse_name,
     quantised_for,
     same_path,
 )
@@ -82,8 +83,8 @@ class Origin:
             return self.nodes.get(named)
         while named and named not in self.nodes:
             named, _, last = named.rpartition("_")
-            if last.isdigit():  # a count: without it the name is another node's
-                return None
+            if last.isdigit() and named in self.nodes:
+                return None  # with its count the name is another node's
         return self.nodes.get(named)
 
     def find_myelin(self, layer_name: str) -> OriginNode | None:
@@ -98,16 +99,49 @@ class Origin:
         can be meant.
         """
         node = self.find(named.node)
-        if node is not None:
+        if node is not None and node.path is not None:
             return node.path
-        if named.path is None:
-            return None
+        if named.path is None or not named.lossy:
+            return named.path
+        if node is not None and not self.paths:
+            return None  # the graph's own paths are not sure
         meant = self._spelled.get(same_path(named.path), [])
         if named.path in meant:
             return named.path
         if len(meant) == 1:
             return meant[0]
         return None if self._spelled else named.path
+
+    def corrected(self, named: Iterable[NamedNode]) -> Origin:
+        """Return the origin with paths as names tell them, where the graph's are damaged.
+
+        Torch-TensorRT takes the innermost module out of each node's stack while it names layers
+        (`popitem` in get_node_name, 2.4 to 2.14), so that a graph read afterwards tells parents.
+        Where any name contradicts the graph, only what names tell counts.
+        """
+        if self.graph is not None:
+            return self
+        told: dict[str, str | None] = {}
+        damaged = False
+        for one in named:
+            node = self.find(one.node)
+            if node is None or one.path is None:
+                continue
+            same = node.path is not None and same_path(node.path) == same_path(one.path)
+            damaged |= not same
+            told[node.name] = node.path if same else self._meant(one)
+        if not damaged:
+            return self
+        nodes = {name: replace(n, path=told.get(name)) for name, n in self.nodes.items()}
+        return replace(self, nodes=nodes)
+
+    def _meant(self, named: NamedNode) -> str | None:
+        """Return the one path of the model that a name's path can stand for."""
+        if not named.lossy:
+            return named.path
+        spelled = same_path(named.path or "")
+        meant = [path for path in self.paths if same_path(path) == spelled]
+        return meant[0] if len(meant) == 1 else None
 
     def between(
         self, before: Iterable[str], after: Iterable[str], claimed: set[str], leaves: bool = False
@@ -193,12 +227,14 @@ def _is_weight(node: Any, original: OriginalGraph) -> bool:
     return before is not None and before is not node and _is_weight(before, original)
 
 
-def torch_origin_of(*modules: Any, paths: Iterable[str] = ()) -> Origin:
-    """Index the fx graphs that Torch-TensorRT converts, as they are just before conversion.
+def torch_origin_of(*modules: Any, paths: Iterable[str] = (), names: Iterable[str] = ()) -> Origin:
+    """Index the fx graphs that Torch-TensorRT converts.
 
     Args:
-        modules: `GraphModule`s (or anything with `.graph.nodes`).
+        modules: `GraphModule`s (or anything with `.graph.nodes`), best before conversion: it
+            damages what they tell of modules (`Origin.corrected`).
         paths: Module paths of the user's model, where known.
+        names: Names of the network's layers, where the graphs are read after conversion.
     """
     nodes: dict[str, OriginNode] = {}
     outputs: set[str] = set()
@@ -219,7 +255,8 @@ def torch_origin_of(*modules: Any, paths: Iterable[str] = ()) -> Origin:
                     ),
                     any(source.op == "get_attr" for source in sources),
                 )
-    return Origin(nodes, frozenset(paths), frozenset(outputs & set(nodes)))
+    origin = Origin(nodes, frozenset(paths), frozenset(outputs & set(nodes)))
+    return origin.corrected(node for name in names for node in parse_name(name).nodes)
 
 
 def _path(node: Any) -> str | None:
