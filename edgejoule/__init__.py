@@ -2,7 +2,7 @@
 
 import os
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 # ONNX Runtime 1.31 collects and uploads usage data, on Linux too: no business of a measurement,
 # and work beside the one measured. Set here, before anything can import it.
