@@ -88,9 +88,12 @@ def model_error(
     text = f"{type(error).__name__}: {short(error)}"
     # torch has a type of its own on a GPU and a plain RuntimeError on a CPU.
     if isinstance(error, MemoryError) or re.search(
-        r"OutOfMemory|out of memory|can't allocate memory|bad_alloc", text
+        r"OutOfMemory|out of memory|can't allocate memory|bad_alloc|[Cc]annot allocate memory"
+        r"|Failed to allocate memory|could not create a primitive",
+        text,
     ):
         return MeasurementError(
-            f"model {model}: not enough memory ({text})", "try a smaller batch or --input-shape"
+            f"model {model}: not enough memory ({text})",
+            "try a smaller batch or --input-shape, or a larger --memory-limit-gib if one was given",
         )
     return kind(f"model {model} {doing} ({text})", "the traceback stands in run.log")
