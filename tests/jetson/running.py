@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -11,11 +12,18 @@ import numpy as np
 from edgejoule.inference.backend import BuildOptions
 from edgejoule.inference.trt.build import build_plan
 from edgejoule.inference.trt.engine import open_engine
+from edgejoule.inference.trt.library import make_log
 from edgejoule.inference.workload import InputSpec
 
 SHAPE = (1, 3, 112, 112)
 CHANNELS = 32
 BLOCKS = 6
+
+
+@functools.cache
+def log_of(trt: Any) -> Any:
+    """Return the one log of this process: TensorRT keeps the first that it is given."""
+    return make_log(trt)
 
 
 def write_network(path: Path) -> None:
@@ -71,19 +79,19 @@ def image() -> np.ndarray:
     return np.random.default_rng(1).standard_normal(SHAPE).astype(np.float32)
 
 
-def build(trt: Any, cuda: Any, log: Any, network: Path, dtype: str = "float32") -> bytes:
+def build(trt: Any, cuda: Any, network: Path, dtype: str = "float32") -> bytes:
     """Return a plan of the network as it is."""
     options = BuildOptions(dtype=dtype, device="cuda:0")
     inputs = (InputSpec("image", SHAPE),)
-    return build_plan(trt, cuda, network, options, log=log, inputs=inputs).plan
+    return build_plan(trt, cuda, network, options, log=log_of(trt), inputs=inputs).plan
 
 
 class Running:
     """An engine with its tensors on the device and a stream of its own."""
 
-    def __init__(self, trt: Any, cuda: Any, log: Any, plan: bytes) -> None:
-        self.trt, self.cuda, self.log = trt, cuda, log
-        self.engine = open_engine(trt, plan, log)
+    def __init__(self, trt: Any, cuda: Any, plan: bytes) -> None:
+        self.trt, self.cuda, self.log = trt, cuda, log_of(trt)
+        self.engine = open_engine(trt, plan, self.log)
         self.context = self.engine.context()
         self.stream = cuda.stream()
         self._addresses: dict[str, tuple[int, np.ndarray]] = {}

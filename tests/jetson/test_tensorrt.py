@@ -18,7 +18,7 @@ from edgejoule.errors import EdgejouleError, UsageError
 from edgejoule.inference.trt.cuda import load_cuda
 from edgejoule.inference.trt.describe import check_order, describe_engine
 from edgejoule.inference.trt.inspector import read_inspector
-from edgejoule.inference.trt.library import RELIED_ON, load_tensorrt, make_log, version_of
+from edgejoule.inference.trt.library import RELIED_ON, load_tensorrt, version_of
 from edgejoule.inference.trt.recorder import make_recorder
 from tests.jetson import running as small
 from tests.jetson.conftest import Notes
@@ -27,7 +27,7 @@ from tests.jetson.running import Running, far, middle
 pytestmark = [pytest.mark.jetson, pytest.mark.timeout(900)]
 
 SECTION = "TensorRT"
-COUNT = 200
+COUNT = 100
 
 
 @pytest.fixture(scope="module")
@@ -61,12 +61,12 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plan(trt: Any, cuda: Any, network: Path) -> bytes:
-    return small.build(trt, cuda, make_log(trt), network)
+    return small.build(trt, cuda, network)
 
 
 @pytest.fixture
 def running(trt: Any, cuda: Any, plan: bytes) -> Iterator[Running]:
-    with contextlib.closing(Running(trt, cuda, make_log(trt), plan)) as found:
+    with contextlib.closing(Running(trt, cuda, plan)) as found:
         found.give(image=small.image())
         for _ in range(20):
             found.once()
@@ -112,14 +112,14 @@ def test_precision(
         source = tmp_path / f"{dtype}.onnx"
         cast_graph(network, source, dtype)
     try:
-        built = small.build(trt, cuda, make_log(trt), source, dtype)
+        built = small.build(trt, cuda, source, dtype)
     except EdgejouleError as error:
         notes.note(SECTION, dtype, str(error))
         pytest.skip(str(error))
     if dtype == "bfloat16":
         notes.note(SECTION, dtype, f"builds: {len(built)} bytes")
         return
-    with contextlib.closing(Running(trt, cuda, make_log(trt), built)) as found:
+    with contextlib.closing(Running(trt, cuda, built)) as found:
         found.give(image=small.image())
         found.once()
         error = far(found.outputs()["scores"], small.reference(network, small.image()))

@@ -17,7 +17,7 @@ import pytest
 from edgejoule.errors import EdgejouleError, UsageError
 from edgejoule.inference.trt.cuda import load_cuda
 from edgejoule.inference.trt.describe import describe_engine
-from edgejoule.inference.trt.library import load_tensorrt, make_log
+from edgejoule.inference.trt.library import load_tensorrt
 from edgejoule.inference.trt.torch_arguments import choose_arguments
 from edgejoule.inference.trt.torch_compile import (
     applied,
@@ -128,7 +128,7 @@ def test_a_plan_taken_out_gives_what_the_module_gives(
         expected = (expected[0] if isinstance(expected, (tuple, list)) else expected).cpu().numpy()
     trt, cuda = load_tensorrt(), load_cuda()
     part = parts.engines[0]
-    with contextlib.closing(Running(trt, cuda, make_log(trt), part.plan)) as running:
+    with contextlib.closing(Running(trt, cuda, part.plan)) as running:
         running.give(**{part.inputs[0]: image.cpu().numpy()})
         running.once()
         error = far(running.outputs()[part.outputs[0]], expected)
