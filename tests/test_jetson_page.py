@@ -105,14 +105,14 @@ def test_a_run_in_one_line() -> None:
             "total_of": ["VDD_IN"],
             "clean": {"gross_mj": 9.87, "dynamic_mj": 4.32, "mean_mw": 8000.0},
         },
-        "memory": {"measure_peak_rss_mib": 812.5},
+        "memory": {"peak_mib": 812.4, "gpu_rise_mib": None, "how": "the board's rise"},
     }
     layers = [{"module_path": "conv1"}, {"module_path": None}]
     run = {"summary": summary, "accuracy": {"max_relative_error": 0.00321}}
     assert figures(run, layers) == (
         "1.235 ms clean; profiled over clean 1.080; 2 layers are 81.2 % of the inference; "
         "0.00987 J gross, 0.00432 J dynamic per inference (VDD_IN, 8 W); "
-        "memory measure_peak_rss_mib 812.5; off by 0.0032 of float32; 1 layers without a module"
+        "MiB: peak 812; off by 0.0032 of float32; 1 layers without a module"
     )
     summary["energy"] = {"why": "no power sensor was read"}
     assert "; no energy; " in figures({"summary": summary, "accuracy": None}, layers)

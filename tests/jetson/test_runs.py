@@ -64,8 +64,12 @@ def figures(run: dict[str, Any], layers: list[dict[str, Any]]) -> str:
         )
     else:
         parts.append("no energy")
-    peaks = [f"{key} {value}" for key, value in summary["memory"].items()]
-    parts.append(f"memory {', '.join(peaks)}")
+    peaks = [
+        f"{key.removesuffix('_mib')} {value:.0f}"
+        for key, value in summary["memory"].items()
+        if key.endswith("_mib") and isinstance(value, (int, float))
+    ]
+    parts.append(f"MiB: {', '.join(peaks)}")
     if accuracy.get("max_relative_error") is not None:
         parts.append(f"off by {accuracy['max_relative_error']:.2g} of float32")
     unmapped = sum(layer.get("module_path") is None for layer in layers)
