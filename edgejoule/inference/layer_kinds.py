@@ -62,9 +62,9 @@ ATEN = _table(
     embedding="embedding embedding_bag",
     recurrent="lstm gru rnn_tanh rnn_relu",
     shape="view reshape _unsafe_view _reshape_copy flatten unflatten permute transpose t squeeze "
-    "unsqueeze expand cat stack split split_with_sizes chunk narrow select slice index gather clone "
-    "contiguous alias detach pad constant_pad_nd reflection_pad2d replication_pad2d to _to_copy "
-    "type_as repeat roll flip movedim pixel_shuffle pixel_unshuffle upsample_nearest2d "
+    "unsqueeze expand cat stack split split_with_sizes chunk narrow select slice index gather "
+    "clone contiguous alias detach pad constant_pad_nd reflection_pad2d replication_pad2d to "
+    "_to_copy type_as repeat roll flip movedim pixel_shuffle pixel_unshuffle upsample_nearest2d "
     "upsample_bilinear2d upsample_bicubic2d arange full full_like zeros zeros_like ones ones_like "
     "empty unbind tril triu meshgrid scatter index_select copy lift_fresh_copy",
     quantise="quantize_per_tensor dequantize_per_tensor quantize_per_channel "
