@@ -79,7 +79,10 @@ def install(
     interpreter = _interpreter(trt, behaviour)
     _module(monkeypatch, "torch_tensorrt.dynamo.conversion")
     _module(
-        monkeypatch, "torch_tensorrt.dynamo.conversion._TRTInterpreter", TRTInterpreter=interpreter
+        monkeypatch,
+        "torch_tensorrt.dynamo.conversion._TRTInterpreter",
+        TRTInterpreter=interpreter,
+        get_node_name=_node_name,
     )
 
     def play(program: Any, inputs: Any, keywords: dict[str, Any]) -> Any:
@@ -164,7 +167,8 @@ def _interpreter(trt: Any, behaviour: Behaviour) -> type:
             self.module = module
             self.compilation_settings = settings
             operations = [node for node in module.graph.nodes if node.op == "call_function"]
-            self.ctx = types.SimpleNamespace(net=_Network(operations))
+            holder = sys.modules["torch_tensorrt.dynamo.conversion._TRTInterpreter"]
+            self.ctx = types.SimpleNamespace(net=_Network(operations, holder.get_node_name))
 
         def _populate_trt_builder_config(self, strict: bool = False) -> Any:
             config = trt.IBuilderConfig(None)
@@ -220,10 +224,18 @@ def _tensor(name: str, node: Any) -> dict[str, Any]:
     return {"name": name, "shape": list(value.shape), "dtype": _TRT_DTYPES[dtype], "scale": 1.0}
 
 
+def _node_name(node: Any) -> str:
+    """The module and the node; as in all versions, the module is gone from the node afterwards."""
+    stack = node.meta.get("nn_module_stack")
+    return f"{stack.popitem()[1][0]}/{node}" if stack else str(node)
+
+
 class _Network:
-    def __init__(self, operations: Sequence[Any]) -> None:
+    def __init__(self, operations: Sequence[Any], name_of: Callable[[Any], str]) -> None:
         self.layers = [
-            types.SimpleNamespace(name=f"[X]-[aten_ops.{node.target}]-[/{node.name}]", metadata="")
+            types.SimpleNamespace(
+                name=f"[X]-[aten_ops.{node.target}]-[{name_of(node)}]", metadata=""
+            )
             for node in operations
         ]
         self.num_layers = len(self.layers)

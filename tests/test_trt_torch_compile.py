@@ -115,6 +115,21 @@ def test_the_graph_of_each_engine_is_kept(monkeypatch: pytest.MonkeyPatch) -> No
     assert next(node.path for node in second.origin.nodes.values()) == "second"
 
 
+def test_nodes_keep_their_modules_though_torch_tensorrt_takes_them_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    package, _, _ = played(monkeypatch)
+    holder = sys.modules["torch_tensorrt.dynamo.conversion._TRTInterpreter"]
+    before = holder.get_node_name
+    compiled = compile_model(package, arguments())
+    assert holder.get_node_name is before
+    (part,) = (m for name, m in compiled.module.named_children() if "_gpu_" in name)
+    (pool,) = (node for node in part.graph.nodes if node.op == "call_function")
+    assert list(pool.meta["nn_module_stack"].values())[-1][0] == "pool"
+    assert before(pool).startswith("pool/")
+    assert "pool" not in str(pool.meta["nn_module_stack"])  # what happens without the care
+
+
 def test_an_argument_that_the_signature_lacks_never_reaches_kwargs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

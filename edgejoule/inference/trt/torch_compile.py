@@ -16,7 +16,7 @@ import inspect
 import logging
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -184,9 +184,46 @@ def watched_builds(version: str, arguments: Mapping[str, Any]) -> Iterator[list[
 
     setattr(interpreter, names.POPULATE_CONFIG, watched)
     try:
-        yield builds
+        with _modules_kept():
+            yield builds
     finally:
         setattr(interpreter, names.POPULATE_CONFIG, populate)
+
+
+@contextlib.contextmanager
+def _modules_kept() -> Iterator[None]:
+    """Keep on every node what module it is of.
+
+    torch_tensorrt names a layer by `nn_module_stack.popitem()`: the innermost module is gone
+    afterwards, also for nodes that share the mapping, and for those that stay in PyTorch.
+    """
+    replaced = []
+    for path in names.NODE_NAME_MODULES:
+        with contextlib.suppress(ImportError):
+            module = importlib.import_module(path)
+            original = getattr(module, names.NODE_NAME, None)
+            if original is not None:
+                setattr(module, names.NODE_NAME, _careful(original))
+                replaced.append((module, original))
+    try:
+        yield
+    finally:
+        for module, original in replaced:
+            setattr(module, names.NODE_NAME, original)
+
+
+def _careful(name_of: Callable[[Any], str]) -> Callable[[Any], str]:
+    def careful(node: Any) -> str:
+        stack = node.meta.get("nn_module_stack")
+        kept = dict(stack) if stack else {}
+        try:
+            return name_of(node)
+        finally:
+            if kept:
+                stack.clear()
+                stack.update(kept)
+
+    return careful
 
 
 def _look(interpreter: Any, config: Any, arguments: Mapping[str, Any]) -> Build:

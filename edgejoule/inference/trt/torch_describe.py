@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgejoule.errors import MeasurementError
+from edgejoule.errors import EdgejouleError, MeasurementError
 from edgejoule.inference.backend import Layer
 from edgejoule.inference.common import write_json
 from edgejoule.inference.torch_graph import describe_layers, executed_nodes
 from edgejoule.inference.trt.describe import describe_engine
+from edgejoule.inference.trt.torch_compile import heard
 from edgejoule.inference.trt.torch_parts import EnginePart, Parts, slot_of
 
 if TYPE_CHECKING:
@@ -135,9 +136,16 @@ def _inspector_name(part: EnginePart) -> str:
 
 def _inspect(part: EnginePart, trt: Any, log: Any, allocator: Any) -> tuple[str, dict[str, Any]]:
     """Return the inspector's text, and facts of the engine."""
-    from edgejoule.inference.trt.engine import open_engine
+    from edgejoule.inference.trt.engine import open_engine, refusal
 
-    engine = open_engine(trt, part.plan, log, allocator)
+    # Where torch_tensorrt has logged first, TensorRT goes on talking to its logger, not to ours.
+    with heard() as lines:
+        try:
+            engine = open_engine(trt, part.plan, log, allocator)
+        except EdgejouleError as error:
+            if not lines:
+                raise
+            raise refusal(trt, "; ".join(lines)) from error
     try:
         if engine.verbosity != "DETAILED":
             raise MeasurementError(

@@ -4,7 +4,7 @@ Within an engine TensorRT reports its layers, durations only: they have no start
 PyTorch go pairs of CUDA events, as in the backend `torch`, and around each engine too, so that the
 GPU's order is kept. A model that is engines alone runs as in the clean pass, without events.
 
-Every engine's report is asked for once per inference, after the stream has come to its end, in the
+Every engine's report is asked for once per inference, after the inference's span has ended, in the
 order of the graph.
 """
 
@@ -43,6 +43,7 @@ class EngineRecorders:
         self._runners = runners
         self.layers = layers
         self._recorders: list[Any] = []
+        self._waiting = False
 
     @property
     def attached(self) -> bool:
@@ -78,12 +79,20 @@ class EngineRecorders:
 
     def begin(self) -> None:
         """Start a chunk."""
+        self._waiting = False
         for runner, recorder in self._pairs():
             runner.context.report()  # of a warm-up's last inference, which must not come later
             recorder.begin()
 
+    def ended(self) -> None:
+        """Note that an inference has ended, whose report is still to be taken."""
+        self._waiting = True
+
     def take(self) -> None:
-        """Have every engine report the inference that is over."""
+        """Have every engine report the inference that has ended, if that is still to be done."""
+        if not self._waiting:
+            return
+        self._waiting = False
         for runner, recorder in self._pairs():
             runner.context.report()
             recorder.mark()
@@ -141,9 +150,13 @@ class EnginesProfiler:
         self._gpu.synchronise()
 
     def infer(self, which: int) -> None:
-        """Run one inference, wait for its end, and have the engines report."""
+        """Run one inference and wait for its end."""
         self._module(*self._sets[which])
         self._gpu.synchronise()
+        self._recorders.ended()
+
+    def after(self) -> None:
+        """Have the engines report."""
         self._recorders.take()
 
     def harvest(self, spans: Sequence[tuple[int, int]]) -> LayerTimes:
@@ -196,8 +209,13 @@ class PartsProfiler:
         self._recorders.begin()
 
     def infer(self, which: int) -> None:
-        """Run one inference node by node, wait for its end, and have the engines report."""
+        """Run one inference node by node and wait for its end."""
         self._steps.infer(which)
+        self._recorders.ended()
+
+    def after(self) -> None:
+        """Have the engines report."""
+        self._steps.after()
         self._recorders.take()
 
     def harvest(self, spans: Sequence[tuple[int, int]]) -> LayerTimes:

@@ -23,6 +23,12 @@ POPULATE_CONFIG = "_populate_trt_builder_config"  # returns the builder's config
 INTERPRETER_SETTINGS = "compilation_settings"
 INTERPRETER_CONTEXT = "ctx"
 CONTEXT_NETWORK = "net"
+NODE_NAME = "get_node_name"  # names a layer, and takes the module off the node's meta
+NODE_NAME_MODULES = (  # that hold it under this name
+    "torch_tensorrt.dynamo.conversion.converter_utils",
+    INTERPRETER_MODULE,
+    "torch_tensorrt.dynamo._DryRunTracker",
+)
 VERSION = "__version__"
 
 PYTHON_MODULE = "PythonTorchTensorRTModule"  # runs the engine through the Python bindings
@@ -132,6 +138,10 @@ RELIANCES: tuple[Reliance, ...] = (
     Reliance(
         _INTERPRETER_FILE, f"{INTERPRETER}.{POPULATE_CONFIG}", "method", None, None,
         "wrapped: detailed verbosity, names as metadata, what is in force read back",
+    ),
+    Reliance(
+        "torch_tensorrt/dynamo/conversion/converter_utils.py", NODE_NAME, "function", None, None,
+        "wrapped: it takes the innermost module off a node's meta, which is put back",
     ),
     _attribute(_INTERPRETER_FILE, f"{INTERPRETER}.{INTERPRETER_CONTEXT}", "holds the network"),
     _attribute(

@@ -57,10 +57,17 @@ class PartsSession:
         self._log = make_log(self._trt)
         self._gpu: Gpu = CudaGpu(options.device) if gpu is None else gpu
         self._memory = Limit(options)
+        self._sets: list[tuple[Any, ...]] = []
+        self._graphs: list[Replay] = []
+        self._profiler: EnginesProfiler | PartsProfiler | None = None
         # Entered once: as contexts of each inference they would be part of each latency.
-        self._mode = contextlib.ExitStack()
-        self._mode.enter_context(torch.inference_mode())
-        self._mode.enter_context(self._gpu.active())
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            stack.enter_context(self._gpu.active())
+            self._load(artefacts, stack)
+            self._held = stack.pop_all()
+
+    def _load(self, artefacts: Path, stack: contextlib.ExitStack) -> None:
         content = json.loads((artefacts / ENGINES_FILE).read_text(encoding="utf-8"))
         self._files = [
             EngineFile(
@@ -72,18 +79,16 @@ class PartsSession:
             )
             for one in content["engines"]
         ]
+        self._kernel = KernelTime(**content["kernel"])
         self._runners: list[EngineRunner] = []
         for one in self._files:
             self._runners.append(self._runner(artefacts, one))
+            stack.callback(self._runners[-1].close)
         self._module: Any = load_program(
             artefacts, self._gpu.device, lambda index: _slot_module(self._runners[index])
         )
         self._program = flatten_program(self._module)
         self._slots = [slot_of(node) for node in executed_nodes(self._module.graph)]
-        self._sets: list[tuple[Any, ...]] = []
-        self._graphs: list[Replay] = []
-        self._kernel = KernelTime(**content["kernel"])
-        self._profiler: EnginesProfiler | PartsProfiler | None = None
 
     def _runner(self, artefacts: Path, one: EngineFile) -> EngineRunner:
         from edgejoule.inference.trt.engine import open_engine
@@ -180,10 +185,8 @@ class PartsSession:
         self._graphs = []
         self._sets = []
         self._program = Program((), (), ())
-        for runner in self._runners:
-            runner.close()
         self._runners = []
-        self._mode.close()
+        self._held.close()
         if self._gpu.device.startswith("cuda"):
             import torch
 
