@@ -10,8 +10,10 @@ import pytest
 
 from edgejoule.errors import UsageError
 from edgejoule.inference.backend import BuildOptions, EngineDescription
+from edgejoule.inference.calibration_data import load_calibration
 from edgejoule.inference.inputs import make_inputs
 from edgejoule.inference.probe import probe
+from edgejoule.inference.quantization import quantise
 from edgejoule.inference.trt import ENGINE_FILE, tensorrt_backend
 from edgejoule.inference.trt.engine_file import read_engine_file
 from edgejoule.inference.trt.tensorrt_backend import TensorRtBackend
@@ -257,6 +259,25 @@ def test_int8_is_explicit_where_the_graph_can_be_given_qdq(trt: Any, tmp_path: P
     assert said["not_quantised"] == "float32"
     assert said["quantisation"]["calibration"]["kind"] == "normal"
     assert not list((tmp_path / "artefacts").glob("prepared*"))
+
+
+def test_a_graph_that_is_quantised_already_is_taken_as_it_is(trt: Any, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    data = load_calibration("normal", [X], None, 0, 1)
+    plain, target = write_graph(tmp_path / "plain.onnx"), tmp_path / "q.onnx"
+    quantise(plain, target, "int8", options("int8"), data, "ab")
+    model = LoadedModel("small", "onnx", None, target, (X,), "user", {})
+    said = TensorRtBackend().build(model, options("int8"), tmp_path / "artefacts").settings
+    assert said["quantisation"] == "as the graph came; no calibration was needed"
+    asked = options("int8", calibration="zeros")
+    said = TensorRtBackend().build(model, asked, tmp_path / "artefacts").settings
+    assert said["quantisation"].endswith("the calibration data were not used")
+    with pytest.raises(UsageError, match="itself is quantised to int8, so it cannot run as float"):
+        TensorRtBackend().build(model, options(), tmp_path / "artefacts")
+    if trt.__version__ != "8.6.1":
+        asked = options("int8", extra={"allow_fallback": "float16"})
+        with pytest.raises(UsageError, match="--allow-fallback: the graph is quantised already"):
+            TensorRtBackend().build(model, asked, tmp_path / "artefacts")
 
 
 def test_below_10_without_onnxruntime_tensorrt_calibrates(

@@ -216,6 +216,12 @@ def check_types(network: Network, dtype: str, label: str, *, explicit: bool) -> 
             f"{label} itself is typed {' and '.join(reduced)}, so it cannot run as {dtype}",
             f"use --dtype {reduced[0]}, or export it in float32",
         )
+    quantised = sorted({"int8", "fp8"} & set(network.dtypes))
+    if quantised and dtype not in {"int8", "fp8"}:
+        raise UsageError(
+            f"{label} itself is quantised to {quantised[0]}, so it cannot run as {dtype}",
+            f"use --dtype {quantised[0]}, or give the graph before it was quantised",
+        )
     if explicit and dtype not in network.dtypes:
         raise UsageError(
             f"{label}: no tensor of the parsed graph is {dtype}, so nothing in it is quantised",

@@ -78,6 +78,8 @@ def prepare(
         return Prepared(target, facts={"cast": facts})
     if dtype not in {"int8", "fp8"}:
         return Prepared(graph)
+    if _is_quantised(graph):
+        return _as_it_is(graph, options, typing)
     from edgejoule.inference.calibration_data import load_calibration
 
     data = load_calibration(options.calibration, model.inputs, model.normalisation, options.seed)
@@ -97,6 +99,29 @@ def prepare(
     rest = typing.rest if typing.kind == "strong" and typing.rest else "float32"
     facts = quantise(graph, target, dtype, options, data, model_hash(graph), rest=rest)
     return Prepared(target, explicit=True, facts={"quantisation": facts})
+
+
+def _as_it_is(graph: Path, options: BuildOptions, typing: Typing) -> Prepared:
+    """Take a graph that a tool (modelopt, say) has quantised: its scales are its own."""
+    if typing.kind == "strong" and options.extra.get("allow_fallback"):
+        raise UsageError(
+            "--allow-fallback: the graph is quantised already, and what is not has its own types",
+            "leave it out, or give the graph before it was quantised",
+        )
+    how = "as the graph came; no calibration was needed"
+    if options.calibration is not None:
+        how = "as the graph came; the calibration data were not used"
+    return Prepared(graph, explicit=True, facts={"quantisation": how})
+
+
+def _is_quantised(graph: Path) -> bool:
+    """Whether a graph has Q/DQ; without the package that reads it, it is taken for one without."""
+    if _lacking(("onnx",)):
+        return False
+    from edgejoule.inference.onnx_graph import load_graph
+
+    kinds = {node.op_type for node in load_graph(graph).graph.node}
+    return bool(kinds & {"QuantizeLinear", "DequantizeLinear"})
 
 
 def _lacking(packages: tuple[str, ...]) -> list[str]:
