@@ -74,7 +74,6 @@ def test_a_build_leaves_everything_and_describes_its_layers(
     assert about["layers"] == LAYERS
     assert (about["inputs"], about["profile"], about["layer_count"]) == (["x"], 0, 4)
     assert len(json.loads((artefacts / "inspector.json").read_text())["Layers"]) == 4
-    json.dumps(engine.to_json(), allow_nan=False)
     assert cuda.alive() == {}
 
 
@@ -313,10 +312,7 @@ def test_float16_is_a_cast_of_the_graph(trt: Any, tmp_path: Path) -> None:
     assert engine.settings["builder_flags"] == (["FP16"] if old else [])
     assert ("cast" in engine.settings) is not old
     assert engine.layers[0].outputs[0].dtype == "float16"
-    assert [layer.module_path for layer in engine.layers if layer.operation == "convolution"] == [
-        "conv1",
-        "conv2",
-    ]
+    assert [layer.module_path for layer in engine.layers] == ["conv1", "relu", "conv2", "pool"]
     session = TensorRtBackend().open(tmp_path / "artefacts", options("float16"))
     session.bind(make_inputs("normal", [X], None, 0, sets=1)[0])
     assert session.outputs(0)[0].dtype == np.float32

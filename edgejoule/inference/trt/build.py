@@ -167,31 +167,28 @@ def build_plan(
         allocator, make_monitor(trt, say), TimingCache.load(path),
     )  # fmt: skip
     attempts: list[dict[str, Any]] = []
-    try:
-        everything = list(tries(workspace_bytes(options, device), _level(options)))
-        # The kernel may kill a build before TensorRT can say that memory ended.
-        killed = min(options.killed, len(everything) - 1)
-        attempts += [
-            {**_note(one), "result": "killed", "why": "the kernel ended it for want of memory"}
-            for one in everything[:killed]
-        ]
-        for settings in everything[killed:]:
-            started = time.monotonic()
-            note = _note(settings)
-            attempts.append(note)
-            try:
-                plan, facts = _build(job, settings)
-            except _NoMemory as error:
-                note |= {"result": "out of memory", "why": str(error)}
-                continue
-            finally:
-                note["seconds"] = round(time.monotonic() - started, 3)
-            note |= {"result": "built", "optimization_level": facts["optimization_level"]}
-            job.timings.save()
-            facts |= {"timing_cache": job.timings.facts(), "build_attempts": attempts}
-            return Built(plan, facts, tuple(attempts))
-    finally:
-        log.errors[:] = log.errors[-20:]
+    everything = list(tries(workspace_bytes(options, device), _level(options)))
+    # The kernel may kill a build before TensorRT can say that memory ended.
+    killed = min(options.killed, len(everything) - 1)
+    attempts += [
+        {**_note(one), "result": "killed", "why": "the kernel ended it for want of memory"}
+        for one in everything[:killed]
+    ]
+    for settings in everything[killed:]:
+        started = time.monotonic()
+        note = _note(settings)
+        attempts.append(note)
+        try:
+            plan, facts = _build(job, settings)
+        except _NoMemory as error:
+            note |= {"result": "out of memory", "why": str(error)}
+            continue
+        finally:
+            note["seconds"] = round(time.monotonic() - started, 3)
+        note |= {"result": "built", "optimization_level": facts["optimization_level"]}
+        job.timings.save()
+        facts |= {"timing_cache": job.timings.facts(), "build_attempts": attempts}
+        return Built(plan, facts, tuple(attempts))
     raise _gave_up(trt, job.label, attempts)
 
 

@@ -8,6 +8,7 @@ there is Q/DQ too where `onnx` and `onnxruntime` can be had, else TensorRT's own
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,10 @@ class Prepared:
         if self.calibrator is not None:
             self.calibrator.close()
         for path in artefacts.glob(f"{PREPARED_FILE}*"):
-            path.unlink()
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def prepare(

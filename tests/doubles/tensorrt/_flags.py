@@ -30,12 +30,6 @@ BEHAVIOUR = Behaviour()
 BUILT: list[dict[str, Any]] = []  # what each build was given
 
 
-def reset() -> None:
-    global BEHAVIOUR  # noqa: PLW0603
-    BEHAVIOUR = Behaviour()
-    BUILT.clear()
-
-
 def _flags() -> dict[str, int]:
     if VERSION < (9, 0):
         names = (
