@@ -149,6 +149,8 @@ def check_calibration(args: argparse.Namespace, dtype: str) -> None:
                 "--calibration: an engine is calibrated when it is built", "leave it out"
             )
     elif dtype in _QUANTISED and args.calibration is None:
+        if args.model.lower().endswith(".onnx"):
+            return  # it may come quantised; the set-up looks, and refuses one that does not
         raise UsageError(
             f"--dtype {dtype} needs --calibration",
             "give a folder of images of the kind that the network will see",

@@ -32,6 +32,7 @@ def test_quantising_needs_calibration(dtype: str) -> None:
     with pytest.raises(UsageError, match=f"--dtype {dtype} needs --calibration; give a folder"):
         resolving.check_calibration(args, dtype)
     resolving.check_calibration(parsed("--model", "lenet", "--calibration", "photos"), dtype)
+    resolving.check_calibration(parsed("--model", "own.onnx", "--dtype", dtype), dtype)
 
 
 @pytest.mark.parametrize(
