@@ -22,7 +22,8 @@ knobs (environment variables):
   CLEAN_RUNS          clean inferences (default: those of CLEAN_SECONDS)
   CLEAN_SECONDS       length of the clean pass without CLEAN_RUNS (default: 30)
   WARMUP              least warm-up inferences (default: 50)
-  DTYPE               auto, float16, bfloat16, float32, int8 (default: auto)
+  DTYPE               auto, float32, tf32, float16, bfloat16, int8, fp8 (default: auto)
+  CALIBRATION         folder of images for int8 and fp8
   BATCH               batch size (default: 1)
   IDLE_DURATION       seconds of the idle baseline before all (default: 120)
   RESULT_DIR          the dataset's folder (default: raw_data)
@@ -32,6 +33,8 @@ knobs (environment variables):
   WEIGHTS             pretrained, random (default: pretrained)
   OPTIMIZATION_LEVEL  TensorRT builder's level
   MIN_BLOCK_SIZE      least operators of a TensorRT block (torch-tensorrt)
+  CUDA_GRAPHS         1: replay a CUDA graph in the clean pass
+  MEMORY_LIMIT_GIB    what a measured process may take of the device's memory
   REPEATS             runs per network (default: 1)
   PUSH                each, end, later, off (default: each with a token, else off)
   DAGSHUB_USER_TOKEN  token of DagsHub
