@@ -45,6 +45,7 @@ def profile(session: Any, sets: list, runs: int = 12) -> tuple[Any, list[tuple[i
         start = time.monotonic_ns()
         profiler.infer(index % len(sets))
         spans.append((start, time.monotonic_ns()))
+        profiler.after()
     return profiler.harvest(spans), spans
 
 

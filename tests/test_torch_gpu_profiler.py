@@ -70,6 +70,9 @@ class Gpu:
     def kernel(self) -> None:
         self.launch(KERNEL_NS)
 
+    def cycles_per_ns(self) -> float:
+        return 1.0
+
     def synchronise(self) -> None:
         self.waits += 1
         self.now_ns = round(max(self.now_ns, self.free_ns))
@@ -107,6 +110,7 @@ def profile(
         start = gpu.now_ns
         profiler.infer(0)
         spans.append((start, gpu.now_ns))
+        profiler.after()
     times = profiler.harvest(spans)
     assert times.inferences == runs
     shape = (runs, len(NODES))
@@ -154,6 +158,7 @@ def test_events_are_made_once_and_there_is_one_wait_per_inference(gpu: Gpu) -> N
     made, waits = gpu.made, gpu.waits
     for _ in range(4):
         profiler.infer(0)
+        profiler.after()
     profiler.harvest([(0, 10**12)] * 4)
     assert gpu.waits == waits + 4
     profiler.start(4)
@@ -197,20 +202,34 @@ def test_a_clock_that_runs_faster_than_calibrated_is_made_up_for(
     assert np.abs(durations - TRUTH).max() <= 1
 
 
-def test_an_inference_whose_host_was_late_is_counted_and_the_next_delay_longer(gpu: Gpu) -> None:
+def test_a_host_that_becomes_slower_is_late_once_and_then_waited_for(gpu: Gpu) -> None:
     profiler = make(gpu)
-    profiler.start(2)
+    profiler.start(12)
     before = profiler.facts()["profiler_delay_ns"]
-    gpu.host_ns *= 3  # something else has the CPU
-    spans = []
-    for _ in range(2):
+    spans, durations = [], []
+    for index in range(12):
+        if index == 2:
+            gpu.host_ns *= 3  # something else has the CPU
         start = gpu.now_ns
         profiler.infer(0)
         spans.append((start, gpu.now_ns))
-    profiler.harvest(spans)
+        profiler.after()
+    durations = profiler.harvest(spans).duration_ns.reshape(12, len(NODES))
     facts = profiler.facts()
-    assert facts["profiler_late_inferences"] == 2
-    assert facts["profiler_delay_ns"] > before
+    assert facts["profiler_late_indexes"] == [2]
+    assert facts["profiler_late_inferences"] == 1
+    assert facts["profiler_delay_ns"] > 2 * before
+    exact = np.abs(durations - TRUTH).max(axis=1) <= 1
+    assert exact.tolist() == [index != 2 for index in range(12)]
+    gpu.host_ns //= 3
+    profile(gpu, profiler, 12)
+    assert profiler.facts()["profiler_delay_ns"] < 2 * before  # and no longer than that
+
+
+def test_a_kernel_traced_at_another_clock_is_scaled(gpu: Gpu) -> None:
+    slower = KernelTime(KERNEL_NS / 2, "traced", cycles_per_ns=2.0)
+    cost = measure_cost(gpu, slower, 3 * gpu.host_ns)
+    assert cost.first_ns == pytest.approx(EVENT_NS + REACH_NS, abs=1)
 
 
 def test_without_tracing_the_way_between_kernels_is_part_of_a_layer_and_that_is_said(
@@ -233,7 +252,7 @@ def test_where_kernels_are_not_counted_a_node_has_one(gpu: Gpu) -> None:
     assert np.abs(durations[:, ones] - TRUTH[ones]).max() <= 1
     threes = np.array(COUNTS) == 3
     assert durations[:, threes] == pytest.approx(TRUTH[threes].mean() + 2 * BETWEEN_NS, abs=1)
-    assert profiler.facts()["profiler_times_below_zero"] == 2 * COUNTS.count(0)
+    assert profiler.facts()["profiler_times_below_zero"] == 2 * COUNTS.count(0)  # not theirs
     assert (durations >= 0).all()
 
 
@@ -287,8 +306,12 @@ def test_the_cost_is_measured_where_the_stream_is_full(gpu: Gpu) -> None:
 @pytest.mark.parametrize(
     ("found", "ns", "how"),
     [
-        (Probe(facts={"ns": [1_100.0] * 299 + [9_000.0]}), 1_100.0, "CUPTI"),
-        (Probe(facts={"ns": []}), None, "the driver's tracing saw 0 of 300 kernels"),
+        (Probe(facts={"cycles_per_ns": 1.9, "ns": [1_100.0] * 299 + [9_000.0]}), 1_100.0, "CUPTI"),
+        (
+            Probe(facts={"cycles_per_ns": 1.9, "ns": []}),
+            None,
+            "the driver's tracing saw 0 of 300 kernels",
+        ),
         (Probe(error="CUPTI_ERROR_INSUFFICIENT_PRIVILEGES"), None, "failed: CUPTI_ERROR_INSUF"),
     ],
 )

@@ -32,23 +32,26 @@ _PAIRS = 96
 _LAST_LEFT_OUT = 16  # nothing follows them, and the GPU is quicker with what nothing follows
 _ROUNDS = 5
 _TRACED = 300
+_SLEEP_CYCLES = 2_000_000
 _TRACE = """
 import json
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 import torch
-from edgejoule.inference.torch_event_cost import small_kernel
+from edgejoule.inference.torch_event_cost import cycles_per_ns, small_kernel
 torch.cuda.set_device("{device}")
 kernel = small_kernel("{device}")
-for _ in range(20_000):  # until the clocks are up
+torch.cuda._sleep(400_000_000)  # until the clocks are up
+for _ in range({times}):
     kernel()
-torch.cuda.synchronize()
+rate = cycles_per_ns()
 with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as traced:
     for _ in range({times}):
         kernel()
     torch.cuda.synchronize()
-print(json.dumps({{"ns": [event.time_range.elapsed_us() * 1e3 for event in traced.events()
-                         if event.device_type == DeviceType.CUDA]}}))
+print(json.dumps({{"cycles_per_ns": rate, "ns": [
+    event.time_range.elapsed_us() * 1e3 for event in traced.events()
+    if event.device_type == DeviceType.CUDA]}}))
 """
 
 
@@ -70,6 +73,9 @@ class GpuEvents(Protocol):
     def synchronise(self) -> None:
         """Wait until the GPU has done everything it was given."""
 
+    def cycles_per_ns(self) -> float:
+        """Return the GPU's clock now; the lengths of delays go by it from then on."""
+
 
 @dataclass(frozen=True)
 class KernelTime:
@@ -78,10 +84,12 @@ class KernelTime:
     Attributes:
         ns: By the driver's tracing, None where that is not to be had.
         how: What said so, or why nothing does.
+        cycles_per_ns: The GPU's clock then.
     """
 
     ns: float | None
     how: str
+    cycles_per_ns: float | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +133,7 @@ def measure_cost(gpu: GpuEvents, kernel: KernelTime, host_ns_per_pair: float) ->
     """
     import numpy as np
 
+    rate = gpu.cycles_per_ns()
     events = [gpu.new() for _ in range(2 * _PAIRS)]
     medians = []
     for count in range(MOST_KERNELS + 1):
@@ -145,7 +154,10 @@ def measure_cost(gpu: GpuEvents, kernel: KernelTime, host_ns_per_pair: float) ->
     if kernel.ns is None:
         return EventCost(empty, one - step, 0.0, f"events alone ({kernel.how}): what the GPU takes "
                          "from one kernel to the next is part of a layer")  # fmt: skip
-    return EventCost(empty, one - kernel.ns, max(0.0, step - kernel.ns), kernel.how)
+    kernel_ns = kernel.ns
+    if kernel.cycles_per_ns is not None:
+        kernel_ns *= kernel.cycles_per_ns / rate  # as many cycles, at the clock of now
+    return EventCost(empty, one - kernel_ns, max(0.0, step - kernel_ns), kernel.how)
 
 
 def trace_kernel(device: str) -> KernelTime:
@@ -161,16 +173,36 @@ def trace_kernel(device: str) -> KernelTime:
     if len(runs) < _TRACED:
         return KernelTime(None, f"the driver's tracing saw {len(runs)} of {_TRACED} kernels")
     middle = runs[len(runs) // 4 : -(len(runs) // 4)]
-    return KernelTime(sum(middle) / len(middle), "the driver's tracing (CUPTI) of a small kernel")
+    return KernelTime(
+        sum(middle) / len(middle),
+        "the driver's tracing (CUPTI) of a small kernel",
+        float(found.facts["cycles_per_ns"]),
+    )
 
 
 def small_kernel(device: str) -> Callable[[], None]:
-    """Return what launches the small kernel: it adds a number to a few others."""
+    """Return what launches the small kernel: as one of a network's smallest layers does.
+
+    A kernel of one block would be reached sooner after an event than a layer's is.
+    """
     import torch
 
-    cell = torch.zeros(64, device=device)
+    cell = torch.zeros(100_352, dtype=torch.float16, device=device)
 
     def launch() -> None:
-        cell.add_(1.0)
+        cell.relu_()
 
     return launch
+
+
+def cycles_per_ns() -> float:
+    """Return the clock of the current GPU now, by how long it takes to count to two million."""
+    import torch
+
+    cuda: Any = torch.cuda  # without types
+    first, second = (cuda.Event(enable_timing=True) for _ in range(2))
+    first.record()
+    cuda._sleep(_SLEEP_CYCLES)
+    second.record()
+    cuda.synchronize()
+    return float(_SLEEP_CYCLES / (first.elapsed_time(second) * 1e6))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from edgejoule.inference.torch_event_cost import (
     EventCost,
     GpuEvents,
     KernelTime,
+    cycles_per_ns,
     measure_cost,
     small_kernel,
 )
@@ -37,12 +39,15 @@ from edgejoule.inference.torch_profiler import (
 if TYPE_CHECKING:
     import numpy as np
 
-_SLEEP_CYCLES = 2_000_000
 # A stream takes about a thousand commands before it makes the host wait.
 _COMMANDS_PER_SEGMENT = 600
 _LEAD_TRIES = 6
 _LEAD_MARGIN = 1.25
+_MOST_MARGIN = 3.0
+_RECENT = 8  # inferences: the slowest of them sets the delay
 _LEAD_MORE_NS = 50_000.0
+_MOST_INDEXES = 1_000
+_BELOW_NS = 100.0
 _LATE_NS = 5_000  # the host's and the GPU's clock meet within microseconds, at the first event
 
 
@@ -55,7 +60,7 @@ class CudaEvents:
         self._cuda: Any = torch.cuda  # without types
         self._stream = torch.cuda.current_stream()
         self._kernel = small_kernel("cuda")
-        self._cycles_per_ns = 0.0
+        self._rate = 0.0
 
     def new(self) -> Any:
         """Return an event that keeps its time."""
@@ -66,16 +71,15 @@ class CudaEvents:
         event.record(self._stream)
 
     def delay(self, nanoseconds: float) -> None:
-        """Have one thread of the GPU count cycles; how many a nanosecond has is measured once."""
-        if not self._cycles_per_ns:
-            for _ in range(3):  # the last with clocks up
-                first, second = self.new(), self.new()
-                self.record(first)
-                self._cuda._sleep(_SLEEP_CYCLES)
-                self.record(second)
-                self.synchronise()
-                self._cycles_per_ns = _SLEEP_CYCLES / (first.elapsed_time(second) * 1e6)
-        self._cuda._sleep(round(nanoseconds * self._cycles_per_ns))
+        """Have one thread of the GPU count cycles."""
+        if not self._rate:
+            self.cycles_per_ns()
+        self._cuda._sleep(round(nanoseconds * self._rate))
+
+    def cycles_per_ns(self) -> float:
+        """Measure the GPU's clock, from which the lengths of delays go from then on."""
+        self._rate = cycles_per_ns()
+        return self._rate
 
     def kernel(self) -> None:
         """Launch the small kernel."""
@@ -114,7 +118,9 @@ class GpuProfiler:
         self._cost: EventCost | None = None
         self._segments = _segments(len(program.steps), kernels)
         self._delays_ns = [0.0] * len(self._segments)
-        self._late = self._below = self._done = 0
+        self._pace: _Pace | None = None
+        self._late: list[int] = []
+        self._below = self._done = 0
         self._per_inference = 1 + 2 * len(program.steps)
         self.chunk_inferences = max(1, STAMPS_PER_CHUNK // self._per_inference)
         self._events: list[Any] = []
@@ -130,6 +136,7 @@ class GpuProfiler:
             event = self._gpu.new()
             self._gpu.record(event)
             self._events.append(event)
+        self._gpu.cycles_per_ns()
         for _ in range(WARM_INFERENCES):
             self._rerun()
         if self._cost is None and self._program.steps:
@@ -166,7 +173,11 @@ class GpuProfiler:
         self._gpu.synchronise()
 
     def after(self) -> None:
-        """Nothing is left to do."""
+        """Hold the next inference back for as long as the host needs now."""
+        if self._pace is not None:
+            first = len(self._host_ns) - 1 - len(self._program.steps)
+            self._pace.follow(self._host_ns[-1] - self._host_ns[first])
+            self._delays_ns = self._pace.delays_ns
 
     def harvest(self, spans: Sequence[tuple[int, int]]) -> LayerTimes:
         """Read the events of the chunk.
@@ -180,25 +191,25 @@ class GpuProfiler:
         count = min(len(self._host_ns) // (1 + steps), len(spans))
         offsets = np.zeros((count, steps), dtype=np.int64)
         durations = np.zeros((count, steps), dtype=np.int64)
-        late = 0
+        late = len(self._late)
         for index in range(count):
             begins, lengths = self._read(index)
             start_ns, end_ns = spans[index]
             begins_ns = np.rint(begins).astype(np.int64) + self._base_ns(index) - start_ns
             if steps:
-                late += self._is_late(index, begins)
+                if self._is_late(index, begins):
+                    self._late.append(self._done)
                 last = int((begins_ns + np.rint(lengths).astype(np.int64)).max())
                 # The two clocks meet within microseconds, not better.
                 begins_ns -= max(0, last - (end_ns - start_ns))
                 if self._cost is not None:
                     lengths = lengths - self._cost.of(self._kernels, steps)
-                self._below += int(np.count_nonzero(lengths < 0))
+                self._below += int(np.count_nonzero(lengths < -_BELOW_NS))
             self._done += 1
             offsets[index] = np.maximum(begins_ns, 0)
             durations[index] = np.rint(np.maximum(lengths, 0))
-        self._late += late
-        if late:
-            self._delays_ns = [1.1 * delay + _LEAD_MORE_NS for delay in self._delays_ns]
+        if self._pace is not None and len(self._late) > late:
+            self._pace.widen()
         self._host_ns = []
         return times_of(offsets, durations)
 
@@ -209,8 +220,9 @@ class GpuProfiler:
             "profiler_event_cost": None if self._cost is None else self._cost.to_json(),
             "profiler_delay_ns": round(sum(self._delays_ns)),
             # Inferences in which the GPU may have waited for the host within a layer.
-            "profiler_late_inferences": self._late,
-            # Layer times that came out below zero and stand as zero.
+            "profiler_late_inferences": len(self._late),
+            "profiler_late_indexes": self._late[:_MOST_INDEXES],
+            # Layer times that came out below zero by more than events resolve and stand as zero.
             "profiler_times_below_zero": self._below,
             "profiler_inferences": self._done,
         }
@@ -223,36 +235,29 @@ class GpuProfiler:
         """Run one inference in place of whatever was run before."""
         self._host_ns = []
         self.infer(0)
+        self.after()
 
     def _prepare(self) -> None:
         """Measure what the events cost, and how long the GPU must be held back."""
-        import numpy as np
-
         steps = len(self._program.steps)
         launched = self._launched(0)
         self._cost = measure_cost(self._gpu, self._kernel, float(launched[-1]) / steps)
         # First for so long that the GPU surely comes after the host, to see how long it takes.
-        bounds = [*self._segments, steps]
         before = [launched[first - 1] if first else 0.0 for first in self._segments]
+        ends = [*self._segments[1:], steps]
         self._delays_ns = [
             float(1.5 * (launched[end - 1] - started)) + _LEAD_MORE_NS
-            for started, end in zip(before, bounds[1:], strict=True)
+            for started, end in zip(before, ends, strict=True)
         ]
         self._rerun()
         begins, lengths = self._read(0)
-        free_ns = 0.0  # when the GPU is through with the segments so far
-        delays = []
-        for first, end in itertools.pairwise(bounds):
-            since = begins[first:end] - begins[first]
-            needed = float(np.max(launched[first:end] * _LEAD_MARGIN - since)) + _LEAD_MORE_NS
-            delays.append(max(0.0, needed - free_ns))
-            free_ns = max(free_ns, needed) + float(since[-1] + lengths[end - 1])
-        self._delays_ns = delays
+        self._pace = _Pace(self._segments, launched, begins, lengths)
         for _ in range(_LEAD_TRIES):
+            self._delays_ns = self._pace.delays_ns
             self._rerun()
             if not self._is_late(0, self._read(0)[0]):
                 break
-            self._delays_ns = [_LEAD_MARGIN * delay + _LEAD_MORE_NS for delay in self._delays_ns]
+            self._pace.widen()
 
     def _base_ns(self, index: int) -> int:
         return self._host_ns[index * (1 + len(self._program.steps))]
@@ -279,6 +284,53 @@ class GpuProfiler:
     def _is_late(self, index: int, begins: np.ndarray) -> bool:
         """Whether the GPU came to a node before the host had launched all of it."""
         return bool((self._launched(index) + _LATE_NS > begins).any())
+
+
+class _Pace:
+    """How long the GPU must be held back before each segment, for a host as fast as it is now.
+
+    Args:
+        segments: The step that each begins with.
+        launched: When the host had launched each step, ns after the inference's first event.
+        begins: When the GPU came to each step, ns, in an inference in which it came after the host.
+        lengths: How long it took for each.
+    """
+
+    def __init__(
+        self, segments: list[int], launched: np.ndarray, begins: np.ndarray, lengths: np.ndarray
+    ) -> None:
+        bounds = [*segments, len(launched)]
+        self._parts = [
+            (launched[first:end], begins[first:end] - begins[first], float(lengths[end - 1]))
+            for first, end in itertools.pairwise(bounds)
+        ]
+        self._usual_ns = float(launched[-1])
+        self._recent: deque[float] = deque(maxlen=_RECENT)
+        self._slower = 1.0
+        self._margin = _LEAD_MARGIN
+        self._plan()
+
+    def follow(self, took_ns: int) -> None:
+        """Take note of how long the host took for an inference's launches."""
+        self._recent.append(took_ns / self._usual_ns)
+        slowest = max(self._recent)
+        if not 0.8 * self._slower < slowest <= self._slower:
+            self._slower = slowest
+            self._plan()
+
+    def widen(self) -> None:
+        """Leave more room: the host was late."""
+        self._margin = min(_MOST_MARGIN, self._margin * 1.1)
+        self._plan()
+
+    def _plan(self) -> None:
+        free_ns = 0.0  # when the GPU is through with the segments so far
+        self.delays_ns = []
+        for launched, since, last_ns in self._parts:
+            due = launched * (self._slower * self._margin) - since
+            needed = float(due.max()) + _LEAD_MORE_NS
+            self.delays_ns.append(max(0.0, needed - free_ns))
+            free_ns = max(free_ns, needed) + float(since[-1]) + last_ns
 
 
 def _segments(steps: int, kernels: Sequence[int] | None) -> list[int]:
