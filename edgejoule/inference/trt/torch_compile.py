@@ -18,6 +18,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from edgejoule.errors import MeasurementError, UsageError
@@ -308,23 +309,28 @@ def _compare(version: str, passed: Mapping[str, Any], kept: Mapping[str, Any]) -
 
 
 def applied(compiled: Compiled) -> dict[str, Any]:
-    """Return what was in force, for `EngineDescription.settings`: one value where all agree."""
-    configs = [build.config for build in compiled.builds]
-    kept = [
-        {
-            name: value if isinstance(value, (bool, int, float, str, type(None))) else str(value)
-            for name, value in build.settings.items()
-            if value is not _ABSENT
-        }
-        for build in compiled.builds
-    ]
+    """Return what was passed and what was in force, for `EngineDescription.settings`."""
+    first = compiled.builds[0].settings if compiled.builds else {}
     return {
-        "arguments": dict(compiled.arguments.passed),
+        "arguments": _told(compiled.arguments.passed),
         "not_available": dict(compiled.arguments.unavailable),
         "typing": compiled.arguments.typing,
-        "compilation_settings": kept[0] if kept else {},
-        "builder": [dict(one) for one in configs],
+        "compilation_settings": _told(first),  # the same object for all engines
+        "builder": [dict(build.config) for build in compiled.builds],
     }
+
+
+def _told(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values that JSON can hold; of a path its last part, which is the experiment's."""
+    found = {}
+    for name, value in values.items():
+        if value is _ABSENT:
+            continue
+        plain = isinstance(value, (bool, int, float, str, list, type(None)))
+        found[name] = value if plain else str(value)
+        if name == "timing_cache_path":
+            found[name] = Path(str(value)).name
+    return found
 
 
 def origin_of(compiled: Compiled, inputs: Sequence[str], paths: Iterable[str]) -> Origin:
