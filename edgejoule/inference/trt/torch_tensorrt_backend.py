@@ -41,7 +41,8 @@ facts = {}
 try:
     import torch
     facts = {"torch": str(torch.__version__)}
-    from edgejoule.inference.trt.library import load_tensorrt, version_of
+    from edgejoule.inference.trt.library import load_tensorrt
+    from edgejoule.inference.trt.precision import dtypes_of_version
     from edgejoule.inference.trt.torch_compile import compile_function, load_torch_tensorrt
     if not torch.cuda.is_available():
         raise UsageError(f"torch {torch.__version__} sees no CUDA device")
@@ -49,7 +50,7 @@ try:
     _, parameters, version = compile_function(package)
     trt = load_tensorrt()
     facts |= {"torch_tensorrt": version, "tensorrt": str(trt.__version__),
-              "version": list(version_of(trt)),
+              "dtypes": list(dtypes_of_version(trt)),
               "devices": [{"name": torch.cuda.get_device_name(i),
                            "capability": list(torch.cuda.get_device_capability(i))}
                           for i in range(torch.cuda.device_count())]}
@@ -90,7 +91,7 @@ class TorchTensorRtBackend:
         if kind != "cuda" or not index.isdigit() or int(index) >= len(devices):
             return ()
         capability = tuple(devices[int(index)]["capability"])
-        every = dtypes_of((capability[0], capability[1]), tuple(facts["version"]))
+        every = dtypes_of((capability[0], capability[1]), tuple(facts["dtypes"]))
         return tuple(dtype for dtype in every if dtype in TENSOR_DTYPES)
 
     def devices(self) -> tuple[str, ...]:
@@ -146,7 +147,9 @@ class TorchTensorRtBackend:
             settings={
                 "export_strict": built.export_strict,
                 **applied(built.compiled),
-                "min_block_size": options.extra.get("min_block_size") or DEFAULT_MIN_BLOCK_SIZE,
+                "min_block_size": built.compiled.arguments.passed.get(
+                    "min_block_size", DEFAULT_MIN_BLOCK_SIZE
+                ),
                 "engines": list(described.engines),
                 "in_pytorch": in_pytorch,
                 "build_attempts": list(built.attempts),
