@@ -316,6 +316,9 @@ class HostEvents:
     def delay(self, nanoseconds: float) -> None:
         del nanoseconds
 
+    def cycles_per_ns(self) -> float:
+        return 1.0
+
     def kernel(self) -> None:
         pass
 

@@ -241,15 +241,15 @@ def test_memory_of_engines_comes_from_torch(monkeypatch: pytest.MonkeyPatch) -> 
     memory.free(4096)
     assert given == [10]
     trt = load_double(monkeypatch)
-    enforced = types.SimpleNamespace(to_json=lambda: {"kind": "hard"})
+    enforced = types.SimpleNamespace(to_json=lambda: {"kind": "hard", "how": "torch's allocator"})
     monkeypatch.setattr(torch_memory, "limit_torch", lambda _options: enforced)
     limit = torch_memory.Limit(BuildOptions("float16", device="cuda:0", memory_limit_gib=1.0))
     allocator = limit.allocator(trt)
     assert limit.allocator(trt) is allocator  # one bound for all engines
     assert allocator.allocate(2**31, 256, 0) == 0
-    settings = limit.settings()
-    assert settings["memory_limit"] == {"kind": "hard"}
-    assert settings["engine_memory"]["refusals"] == 1
+    told = limit.settings()["memory_limit"]
+    assert (told["kind"], told["refusals"]) == ("hard", 1)
+    assert told["how"] == "torch's allocator; engines take their memory from there too"
     unlimited = torch_memory.Limit(BuildOptions("float16", device="cuda:0"))
     assert unlimited.allocator(trt) is None
     assert unlimited.settings() == {}

@@ -121,7 +121,9 @@ def build_parts(
         note["result"] = "built"
         parts = take_apart(compiled.module)
         _check(model.name, version, parts, compiled, options.extra, lines)
-        return Built(parts, replace(compiled, module=None), strict, tuple(attempts))
+        compiled = replace(compiled, module=None)
+        _release()  # engines that torch_tensorrt holds, before they are opened once more
+        return Built(parts, compiled, strict, tuple(attempts))
     raise MeasurementError(
         f"torch_tensorrt {version} ran out of memory compiling {model.name}, also with less "
         f"workspace and effort ({len(attempts)} tries; last: {attempts[-1]['why']})",

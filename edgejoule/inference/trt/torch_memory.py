@@ -64,14 +64,17 @@ class Limit:
             self._allocator = tensorrt_allocator(trt, TorchMemory(), self._bytes)
         return self._allocator
 
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit."""
+        return self._bytes is not None
+
     def settings(self) -> dict[str, Any]:
-        """Return how the limit is held."""
+        """Return how the limit is held, and what engines took under it."""
         if self._bytes is None:
             return {}
-        found: dict[str, Any] = {"memory_limit": self._enforced.to_json()}
+        told: dict[str, Any] = dict(self._enforced.to_json())
         if self._allocator is not None:
-            found["engine_memory"] = {
-                "from": "torch's caching allocator",
-                **self._allocator.budget.to_json(),
-            }
-        return found
+            told |= self._allocator.budget.to_json()
+            told["how"] += "; engines take their memory from there too"
+        return {"memory_limit": told}

@@ -173,8 +173,14 @@ class PartsSession:
         }
         if self._gpu.device.startswith("cuda"):
             index = torch.cuda.current_device()
-            found["gpu"] = torch.cuda.get_device_name(index)
-            found["peak_gpu_mib"] = round(torch.cuda.max_memory_allocated(index) / 2**20, 1)
+            told: Any = torch.cuda.get_device_properties(index)
+            peak_mib = round(torch.cuda.max_memory_allocated(index) / 2**20, 1)
+            found |= {
+                "gpu": str(told.name),
+                "gpu_integrated": bool(getattr(told, "is_integrated", False)),
+                # Only under a limit do engines take their memory from torch.
+                "peak_gpu_mib" if self._memory.limited else "peak_torch_mib": peak_mib,
+            }
         if self._profiler is not None:
             found |= self._profiler.facts()
         return found | self._memory.settings()

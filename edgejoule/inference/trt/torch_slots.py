@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from edgejoule.inference.torch_graph import Program
     from edgejoule.inference.trt.engine import Binding, Engine
 
+_ALIGNMENT = 256
+
 Kernels = tuple[tuple[int, ...] | None, str]  # of each step, or None; and how that is known
 
 
@@ -108,7 +110,9 @@ class EngineRunner:
     Attributes:
         engine: The engine.
         context: Its context.
-        copies: How many inputs had to be copied because they were not contiguous, in all calls.
+        copies: How many inputs had to be copied, in all calls: TensorRT reads contiguous tensors
+            whose addresses are multiples of 256 (`setTensorAddress` in NvInferRuntime.h), which
+            views of PyTorch's need not be.
     """
 
     def __init__(
@@ -120,6 +124,8 @@ class EngineRunner:
         *,
         single: bool,
     ) -> None:
+        import torch
+
         self.engine = engine
         self.context = engine.context()
         self.copies = 0
@@ -140,6 +146,8 @@ class EngineRunner:
         self._outputs = [told[name] for name in outputs]
         self._shapes: dict[int, Any] = {}
         self._addresses: dict[int, int] = {}
+        self._alignment = _ALIGNMENT if gpu.device.startswith("cuda") else 1
+        self._row_by_row = torch.contiguous_format
         self._single = single and len(self._outputs) == 1
         self._results: tuple[Any, ...] = ()
 
@@ -153,8 +161,8 @@ class EngineRunner:
         held = []  # until the launch: a copy lives no longer than its last name
         for index, binding, dtype in self._inputs:
             tensor = tensors[index]
-            if not tensor.is_contiguous():
-                tensor = tensor.contiguous()
+            if not tensor.is_contiguous() or tensor.data_ptr() % self._alignment:
+                tensor = tensor.clone(memory_format=self._row_by_row)
                 self.copies += 1
                 held.append(tensor)
             if tensor.dtype is not dtype:
