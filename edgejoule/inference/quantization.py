@@ -31,6 +31,7 @@ from edgejoule.inference.calibration_cache import (
 from edgejoule.inference.calibration_data import CalibrationData
 from edgejoule.inference.quantization_graph import (
     fold_batch_norms,
+    hoist_constants,
     load_whole,
     model_hash,
     opset_of,
@@ -87,10 +88,10 @@ def quantise(
         raise UsageError(f"onnxruntime's CPU has no kernels for {dtype}", "use --dtype int8")
     versions = _versions(dtype)
     model = load_whole(graph)
-    facts: dict[str, Any] = {"folded_batch_norms": fold_batch_norms(model)}
-    least = _OPSET_HALF if rest == "float16" else OPSETS[dtype]
     before = opset_of(model)
-    model = raise_opset(model, least)
+    model = raise_opset(model, _OPSET_HALF if rest == "float16" else OPSETS[dtype])
+    hoist_constants(model)
+    facts: dict[str, Any] = {"folded_batch_norms": fold_batch_norms(model)}
     if opset_of(model) != before:
         facts["opset_raised_from"] = before
     method = METHODS[dtype]

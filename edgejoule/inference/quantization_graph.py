@@ -143,15 +143,57 @@ def _restore_notes(before: Any, after: Any) -> None:
         node.metadata_props.extend(old.metadata_props)
 
 
-def constants_of(model: Any) -> dict[str, Any]:
-    """Return the constant tensors of the main graph by name: initialisers and `Constant` nodes."""
-    found = {tensor.name: tensor for tensor in model.graph.initializer}
+def hoist_constants(model: Any) -> None:
+    """Turn `Constant` nodes of the main graph into initialisers, and drop copies of initialisers.
+
+    The older exporter writes constants as nodes and shared weights through `Identity`; a weight is
+    looked for among the initialisers.
+    """
+    outputs = {value.name for value in model.graph.output}
+    inner = {name for node in model.graph.node for name in _outer_names(node)}
+    names = {tensor.name for tensor in model.graph.initializer}
+    renamed: dict[str, str] = {}
+    for node in list(model.graph.node):
+        if node.domain not in ("", "ai.onnx") or not node.output or node.output[0] in outputs:
+            continue
+        if node.op_type == "Constant" and (tensor := _constant_tensor(node)) is not None:
+            tensor.name = node.output[0]
+            model.graph.initializer.append(tensor)
+            names.add(tensor.name)
+        elif node.op_type == "Identity" and node.input[0] in names and node.output[0] not in inner:
+            renamed[node.output[0]] = renamed.get(node.input[0], node.input[0])
+            names.add(node.output[0])
+        else:
+            continue
+        model.graph.node.remove(node)
     for node in model.graph.node:
-        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
-            for attribute in node.attribute:
-                if attribute.name == "value":
-                    found[node.output[0]] = attribute.t
-    return found
+        for index, name in enumerate(node.input):
+            if name in renamed:
+                node.input[index] = renamed[name]
+
+
+def _constant_tensor(node: Any) -> Any:
+    """Return the value of a `Constant` as a tensor of its own, None for text and sparse values."""
+    from onnx import TensorProto, helper
+
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            tensor = TensorProto()
+            tensor.CopyFrom(attribute.t)
+            return tensor
+        kind = TensorProto.FLOAT if attribute.name.startswith("value_float") else TensorProto.INT64
+        if attribute.name in ("value_float", "value_int"):
+            value = helper.get_attribute_value(attribute)
+            return helper.make_tensor("", kind, [], [value])
+        if attribute.name in ("value_floats", "value_ints"):
+            values = list(helper.get_attribute_value(attribute))
+            return helper.make_tensor("", kind, [len(values)], values)
+    return None
+
+
+def constants_of(model: Any) -> dict[str, Any]:
+    """Return the constant tensors of the main graph by name, after `hoist_constants`."""
+    return {tensor.name: tensor for tensor in model.graph.initializer}
 
 
 def consumers_of(model: Any) -> dict[str, list[Any]]:
@@ -252,10 +294,6 @@ def _replace_initialiser(model: Any, tensor: Any) -> None:
         if old.name == tensor.name:
             old.CopyFrom(tensor)
             return
-    for node in model.graph.node:  # the weight of an older exporter
-        if node.op_type == "Constant" and node.output[0] == tensor.name:
-            model.graph.node.remove(node)
-            break
     model.graph.initializer.append(tensor)
 
 

@@ -82,7 +82,8 @@ def quantise_for_cpu(
     """
     import numpy as np
     import onnxruntime as ort
-    from onnxruntime.quantization import CalibrationMethod, QDQQuantizer, QuantType, TensorsData
+    from onnxruntime.quantization import QDQQuantizer, QuantType
+    from onnxruntime.quantization.calibrate import CalibrationMethod, TensorsData
     from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
     kinds = {"int8": QuantType.QInt8, "uint8": QuantType.QUInt8}
@@ -90,7 +91,8 @@ def quantise_for_cpu(
         CalibrationMethod.MinMax,
         {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()},
     )
-    nodes = {node.name: node.op_type for node in model.graph.node}
+    supported = {*QDQRegistry, *QLinearOpsRegistry}
+    nodes = {node.name: node.op_type for node in model.graph.node if node.op_type in supported}
     try:
         quantiser = QDQQuantizer(
             model,
@@ -101,7 +103,7 @@ def quantise_for_cpu(
             found,
             [],
             [],
-            sorted({*QDQRegistry, *QLinearOpsRegistry}),
+            sorted(supported),
             {"ActivationSymmetric": scheme.activations == "int8"},
         )
         quantiser.quantize_model()
