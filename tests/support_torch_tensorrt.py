@@ -1,4 +1,4 @@
-"""A stand-in for torch_tensorrt on the double of `tensorrt`, and a GPU that is the host.
+"""A stand-in for torch_tensorrt on the double of `tensorrt`.
 
 What it plays is the outside of each version: the signature of `compile`, the class that holds an
 engine and its attributes, submodules or inline nodes, settings that are kept or ignored. An engine
@@ -9,12 +9,10 @@ the shapes and dtypes of the real ones.
 from __future__ import annotations
 
 import base64
-import contextlib
 import sys
-import time
 import types
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -292,77 +290,6 @@ def _classes(version: str, trt: Any) -> Callable[..., Any]:
 def holders(version: str) -> Any:
     """Return the stand-in's class for a version, without installing anything."""
     return _classes(version, None)
-
-
-class HostEvent:
-    """An event that a GPU as fast as the host would have stamped."""
-
-    def __init__(self) -> None:
-        self.ns = 0
-
-    def elapsed_time(self, other: HostEvent) -> float:
-        return (other.ns - self.ns) / 1e6
-
-
-class HostEvents:
-    """Events of the host's clock."""
-
-    def new(self) -> HostEvent:
-        return HostEvent()
-
-    def record(self, event: HostEvent) -> None:
-        event.ns = time.monotonic_ns()
-
-    def delay(self, nanoseconds: float) -> None:
-        del nanoseconds
-
-    def cycles_per_ns(self) -> float:
-        return 1.0
-
-    def kernel(self) -> None:
-        pass
-
-    def synchronise(self) -> None:
-        pass
-
-
-@dataclass(frozen=True)
-class HostReplay:
-    run: Callable[[], Any]
-    outputs: Any
-
-    def replay(self) -> None:
-        self.run()
-
-
-class HostGpu:
-    """The host in the place of a GPU: one stream, on which work is done as it is launched."""
-
-    device = "cpu"
-
-    def __init__(self) -> None:
-        self.waits = 0
-        self.captured = 0
-
-    def stream(self) -> int:
-        return 7
-
-    @contextlib.contextmanager
-    def active(self) -> Iterator[None]:
-        yield
-
-    def events(self) -> HostEvents:
-        return HostEvents()
-
-    def synchronise(self) -> None:
-        self.waits += 1
-
-    def capture(self, run: Callable[[], Any]) -> HostReplay:
-        self.captured += 1
-        return HostReplay(run, run())
-
-    def kernels(self, program: Any, inputs: Any) -> tuple[tuple[int, ...] | None, str]:
-        return None, "not counted on the host"
 
 
 def net() -> Any:

@@ -18,8 +18,9 @@ from edgejoule.inference.trt.torch_tensorrt_backend import (
     check_options,
     notes,
 )
+from tests.support_host_gpu import HostGpu
 from tests.support_tensorrt import load_double
-from tests.support_torch_tensorrt import HostGpu, install, model, pooling
+from tests.support_torch_tensorrt import install, model, pooling
 
 BACKEND = TorchTensorRtBackend()
 FACTS = {

@@ -19,8 +19,9 @@ from edgejoule.inference.trt.library import make_log  # noqa: E402
 from edgejoule.inference.trt.torch_session import PartsSession  # noqa: E402
 from edgejoule.inference.trt.torch_slots import EngineRunner  # noqa: E402
 from edgejoule.records import NULL_NS  # noqa: E402
+from tests.support_host_gpu import HostGpu  # noqa: E402
 from tests.support_tensorrt import load_double, plan_of  # noqa: E402
-from tests.support_torch_tensorrt import HostGpu, build_here, install  # noqa: E402
+from tests.support_torch_tensorrt import build_here, install  # noqa: E402
 
 pytestmark = pytest.mark.torch
 
