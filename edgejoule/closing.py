@@ -71,7 +71,8 @@ def close_run(
                 directory / "resources.parquet", machine, measured.shared_gpu
             )
             idle = baselines(power, spans, meanwhile)
-            _write_energy(directory, summary, power, passes, sums, spans, config, idle)
+            held_ns = _held_ns(measured)
+            _write_energy(directory, summary, power, passes, sums, spans, config, idle, held_ns)
             summary["notes"] += adopt_calibration(task.dataset, directory, sensor)
         else:
             summary["energy"] = {"why": _why_no_energy(task)}
@@ -137,7 +138,8 @@ def _summary(
 ) -> dict[str, Any]:
     """Return latency, memory and how the measurement went."""
     clean = latency(passes["clean"])
-    profiled = profiled_figures(passes["profiled"], sums)
+    held_ns = _held_ns(measured)
+    profiled = profiled_figures(passes["profiled"], sums, held_ns)
     rate = None
     if config.rate_hz is not None and "rate" in passes:
         # Frames that were due and how many were dropped only the measuring process knows.
@@ -149,7 +151,7 @@ def _summary(
         "inferences": {name: len(found.index) for name, found in passes.items()},
         "clean": clean,
         "profiled": profiled,
-        "profiled_over_clean": profiled["median_ms"] / clean["median_ms"],
+        "profiled_over_clean": (profiled["median_ms"] - held_ns * 1e-6) / clean["median_ms"],
         "rate": rate,
         "warmup": measured.measure.get("warmup"),
         "settings": measured.measure.get("settings"),
@@ -158,14 +160,24 @@ def _summary(
         "sampler": _without_kind(measured.sampler),
         "cooldown": measured.cooldown.to_json(),
         "energy": None,
-        "notes": [*stability_notes(clean), *_output_notes(measured.setup)],
+        "notes": [*stability_notes(clean), *_output_notes(measured.setup, config)],
     }
 
 
-def _output_notes(setup: dict[str, Any]) -> list[str]:
+def _held_ns(measured: Measured) -> float:
+    """Return how long the profiler kept the device waiting, the mean per profiled inference."""
+    return float((measured.measure.get("profiled") or {}).get("held_ns") or 0.0)
+
+
+def _output_notes(setup: dict[str, Any], config: RunConfig) -> list[str]:
     """Return what a reader must know of the outputs: a fast engine that is wrong must show."""
     note = (setup.get("accuracy") or {}).get("note")
     notes = [str(note)] if note else []
+    if config.calibration_sha256 is not None and config.input_sha256 is None:
+        notes.append(
+            f"calibrated with {config.calibration} and fed with {config.input} values: how far the "
+            "outputs are from float32 is of those; give --input of the same kind"
+        )
     if setup.get("killed"):
         notes.append(
             f"the kernel killed the build {setup['killed']} times for lack of memory; it was built "
@@ -183,13 +195,16 @@ def _write_energy(
     spans: Sequence[PhaseSpan],
     config: RunConfig,
     idle: list[dict[str, Any]],
+    held_ns: float,
 ) -> None:
     """Write `idle.json` and `energy.parquet`, and put energy into the summary."""
     write_json(directory / "idle.json", idle)
     drift = drift_of(idle)
     summary["idle_drift"] = drift
     summary["notes"] += idle_notes(idle, drift)
-    _write_rows(directory / "energy.parquet", attribution(power, passes["profiled"], sums, idle))
+    _write_rows(
+        directory / "energy.parquet", attribution(power, passes["profiled"], sums, idle, held_ns)
+    )
     summary["phase_energies"] = phase_energies(power, spans)
     rails = list(power.rails)
     energy: dict[str, Any] = {

@@ -135,14 +135,21 @@ def sum_layers(path: Path, inferences: int, layers: int) -> LayerSums:
     return LayerSums(per_inference, per_block.reshape(len(starts), layers))
 
 
-def profiled_figures(inferences: Inferences, sums: LayerSums) -> dict[str, Any]:
-    """Return latency and what layers and gap make of it, per inference."""
-    duration_ns = inferences.duration_ns
+def profiled_figures(
+    inferences: Inferences, sums: LayerSums, held_ns: float = 0.0
+) -> dict[str, Any]:
+    """Return latency and what layers and gap make of it, per inference.
+
+    Time in which the profiler kept the device waiting (`held_ns`, mean per inference) is in the
+    latency, and in neither gap nor the share.
+    """
+    duration_ns = inferences.duration_ns - held_ns
     return {
         **latency(inferences),
         "layers_ms_median": float(np.median(sums.per_inference_ns)) * 1e-6,
         "gap_ms_median": float(np.median(duration_ns - sums.per_inference_ns)) * 1e-6,
         "layers_share": float(sums.per_inference_ns.sum() / duration_ns.sum()),
+        "held_ms_mean": held_ns * 1e-6,
     }
 
 
@@ -292,12 +299,18 @@ def rate_energy(power: Power, rail: str, inferences: Inferences, rate_hz: float)
 
 
 def attribution(
-    power: Power, profiled: Inferences, sums: LayerSums, idle: Sequence[Mapping[str, Any]]
+    power: Power,
+    profiled: Inferences,
+    sums: LayerSums,
+    idle: Sequence[Mapping[str, Any]],
+    held_ns: float = 0.0,
 ) -> list[EnergyRow]:
     """Return the rows of `energy.parquet`: the proportional split on every rail and the total."""
     rows: list[EnergyRow] = []
     for name, series in power.rails.items():
         energies = _energies(series, profiled)
         mean_mw, half_mw = loaded_baseline(idle, name)
-        rows += attribute(name, energies, profiled.duration_ns, sums.per_block_ns, mean_mw, half_mw)
+        rows += attribute(
+            name, energies, profiled.duration_ns, sums.per_block_ns, mean_mw, half_mw, held_ns
+        )
     return rows

@@ -89,3 +89,34 @@ def test_the_baselines_own_width_enters_the_interval():
     assert found.gross_half_width_mj == pytest.approx(0.0)
     assert found.mean_mw == pytest.approx(3000.0)
     assert per_inference(energy_mj, duration_ns, 1000.0, None).dynamic_half_width_mj is None
+
+
+def test_time_in_which_the_profiler_holds_the_device_back_counts_as_idle():
+    """900 of 1000 us waiting at 100 W, 60 in layers and 40 between them at 400 W."""
+    n, baseline_mw = 40, 100_000.0
+    duration_ns = np.full(n, 1_000_000)
+    busy_mj = 300_000.0 * 100e-6  # above idle
+    energy_mj = np.full(n, baseline_mw * 1e-3 + busy_mj)
+    blocks = np.diff(np.append(block_starts(n), n))
+    layer_ns = np.outer(blocks, [45_000.0, 15_000.0])
+    rows = attribute("total", energy_mj, duration_ns, layer_ns, baseline_mw, None, 900_000.0)
+    first, second, gap, whole, closure = rows
+    assert (first.dynamic_mj, second.dynamic_mj) == (
+        pytest.approx(0.45 * busy_mj), pytest.approx(0.15 * busy_mj),
+    )  # fmt: skip
+    assert gap.dynamic_mj == pytest.approx(0.40 * busy_mj)
+    assert first.gross_mj == pytest.approx(0.45 * busy_mj + baseline_mw * 45e-6)
+    assert gap.gross_mj == pytest.approx(0.40 * busy_mj + baseline_mw * 940e-6)
+    assert closure.gross_mj == pytest.approx(whole.gross_mj)
+    assert closure.dynamic_mj == pytest.approx(whole.dynamic_mj)
+    ignoring = attribute("total", energy_mj, duration_ns, layer_ns, baseline_mw, None)
+    assert ignoring[0].dynamic_mj == pytest.approx(0.045 * busy_mj)  # a tenth of what it took
+
+
+def test_a_profiler_cannot_hold_longer_than_the_layers_leave():
+    rows = attribute(
+        "total", np.full(4, 10.0), np.full(4, 1_000_000), np.full((4, 1), 600_000.0), 1000.0, None,
+        held_ns=900_000.0,
+    )  # fmt: skip
+    assert rows[1].dynamic_mj == pytest.approx(0.0)  # the gap
+    assert rows[0].dynamic_mj == pytest.approx(9.0)

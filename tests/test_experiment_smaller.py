@@ -14,6 +14,8 @@ from edgejoule.config import RunConfig
 from edgejoule.experiment import Task
 from edgejoule.supervision import KilledForMemoryError
 
+CONFIG = RunConfig("net", "tensorrt", "float16")
+
 
 class Kernel:
     """Kills the first builds, and remembers what each was told."""
@@ -46,7 +48,7 @@ def build(
 ) -> tuple[dict[str, Any] | None, Kernel]:
     kernel = Kernel(kills)
     monkeypatch.setattr(experiment, "_start_set_up", kernel.start)
-    config = dataclasses.replace(RunConfig("net", "tensorrt", "float16"), **changes)  # type: ignore[arg-type]
+    config = dataclasses.replace(CONFIG, **changes)  # type: ignore[arg-type]
     task = Task(config, "net", tmp_path, "model:load")
     try:
         return experiment.set_up(task, tmp_path, kernel), kernel  # type: ignore[arg-type]
@@ -60,8 +62,8 @@ def test_each_try_knows_how_many_were_killed(
     done, kernel = build(tmp_path, monkeypatch, kills=2)
     assert done == {"name": "net", "killed": 2}
     assert (kernel.told, kernel.forgotten) == ([0, 1, 2], 2)
-    assert "killed the build 2 times for lack of memory" in _output_notes(done)[0]
-    assert _output_notes({"name": "net", "killed": 0, "accuracy": {"note": None}}) == []
+    assert "killed the build 2 times for lack of memory" in _output_notes(done, CONFIG)[0]
+    assert _output_notes({"name": "net", "killed": 0, "accuracy": {"note": None}}, CONFIG) == []
 
 
 @pytest.mark.parametrize(
@@ -74,3 +76,10 @@ def test_it_is_given_up(
     done, kernel = build(tmp_path, monkeypatch, 9, **changes)
     assert done is None
     assert len(kernel.told) == tries
+
+
+def test_int8_calibrated_with_one_kind_and_fed_with_another_is_noted() -> None:
+    config = dataclasses.replace(CONFIG, calibration="photos", calibration_sha256="a")
+    (note,) = _output_notes({}, config)
+    assert note.startswith("calibrated with photos and fed with normal values")
+    assert _output_notes({}, dataclasses.replace(config, input="x", input_sha256="b")) == []

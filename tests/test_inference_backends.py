@@ -131,7 +131,7 @@ def test_auto_heeds_the_dtype_and_the_device(monkeypatch: pytest.MonkeyPatch) ->
     assert why[:2] == [
         "torch-tensorrt passed over: --device cpu", "tensorrt passed over: --device cpu",
     ]  # fmt: skip
-    with pytest.raises(UsageError, match="no backend can run this model here.*it has no fp8"):
+    with pytest.raises(UsageError, match=r"no backend can run this model here.*it has no fp8"):
         backends.choose_backend("auto", BOTH, "fp8")
 
 
@@ -144,7 +144,9 @@ def test_nothing_usable_says_what_to_install(monkeypatch: pytest.MonkeyPatch) ->
     ):
         backends.choose_backend("torch", BOTH)
     world(monkeypatch, ort=True, torch=True, gpu=False)
-    with pytest.raises(UsageError, match=r"needs the model as torch.*--backend tensorrt or onnxruntime"):
+    with pytest.raises(
+        UsageError, match=r"needs the model as torch.*--backend tensorrt or onnxruntime"
+    ):
         backends.choose_backend("torch", ("onnx",))
     backend, why = backends.choose_backend("torch", BOTH)
     assert (backend.name, why) == ("torch", ["torch was asked for: torch works"])

@@ -126,7 +126,8 @@ def _add_what(what: argparse._ArgumentGroup) -> None:
         "--calibration",
         metavar="KIND",
         help="what int8 and fp8 are calibrated with: a folder of images or .npy files of the kind "
-        "that the network will see, a .npy file, or normal, uniform (generated, and said so)",
+        "that the network will see, a .npy file, or normal, uniform, zeros (generated, and said "
+        "so); give --input of the same kind",
     )
     what.add_argument(
         "--calibration-cache",

@@ -3,7 +3,11 @@
 `proportional` assumes that every layer draws the network's mean power: a layer's energy is the
 energy of its inference times the layer's share of the inference's time. It adds up to the whole
 by construction and says nothing about which layer draws more power; it is named `proportional`
-wherever it stands and its bias is not known. Numpy only.
+wherever it stands and its bias is not known.
+
+Where a profiler keeps the device waiting before the layers (torch on a GPU), that time is taken to
+draw idle power: dynamic energy is shared over the rest of the inference, and the wait belongs to
+the gap with its idle energy alone. Numpy only.
 """
 
 from __future__ import annotations
@@ -102,6 +106,7 @@ def attribute(
     layer_ns: np.ndarray,
     baseline_mw: float | None,
     baseline_half_width_mw: float | None,
+    held_ns: float = 0.0,
 ) -> list[EnergyRow]:
     """Split the profiled pass's energy over layers and gap by their share of the time.
 
@@ -113,6 +118,8 @@ def attribute(
             those of `statistics.block_starts(n)`.
         baseline_mw: Idle power with the engine loaded, or None.
         baseline_half_width_mw: Half-width of its 95 % interval.
+        held_ns: Mean time per inference in which the profiler kept the device waiting; counted as
+            idle where a baseline is known.
 
     Returns:
         One row per layer, one for the gap, one for the whole, one for the sum.
@@ -124,10 +131,16 @@ def attribute(
     block_mj = np.add.reduceat(energy_mj, starts)
     shares = layer_ns / block_ns[:, None]
     shares = np.column_stack([shares, 1.0 - shares.sum(axis=1)])  # the last column is the gap
-    idle_mj = None if baseline_mw is None else block_ns * 1e-9 * baseline_mw
-    gross = shares * block_mj[:, None]
-    dynamic = None if idle_mj is None else shares * (block_mj - idle_mj)[:, None]
     seconds = shares * block_ns[:, None] * 1e-9
+    if baseline_mw is None:
+        gross, dynamic = shares * block_mj[:, None], None
+    else:
+        idle_mj = block_ns * 1e-9 * baseline_mw
+        busy_ns = np.maximum(block_ns - held_ns * sizes, layer_ns.sum(axis=1))
+        busy = layer_ns / busy_ns[:, None]
+        busy = np.column_stack([busy, 1.0 - busy.sum(axis=1)])
+        dynamic = busy * (block_mj - idle_mj)[:, None]
+        gross = dynamic + seconds * baseline_mw
 
     rows = []
     last = shares.shape[1] - 1

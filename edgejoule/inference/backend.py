@@ -193,6 +193,8 @@ class LayerTimes:
             gives durations only.
         inferences: How many inferences the runtime reported; the caller compares it with how many
             it ran, since profilers are known to stop silently.
+        held_ns: Time within these inferences, all together, in which the profiler kept the device
+            waiting for the host, so that no launch lies within a layer; 0 where none does.
     """
 
     inference: np.ndarray
@@ -200,6 +202,7 @@ class LayerTimes:
     duration_ns: np.ndarray
     start_offset_ns: np.ndarray | None
     inferences: int
+    held_ns: int = 0
 
 
 class Profiler(Protocol):

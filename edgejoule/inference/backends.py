@@ -24,6 +24,7 @@ _REGISTRY = {
     "onnxruntime": ("edgejoule.inference.onnxruntime_backend", "OnnxRuntimeBackend", "onnx"),
     "torch": ("edgejoule.inference.torch_backend", "TorchBackend", "torch"),
 }  # fmt: skip
+_QUANTISING = ("tensorrt", "onnxruntime")
 # What `auto` tries, and whether on a GPU only.
 _PREFERENCE = (
     ("torch-tensorrt", True),
@@ -155,8 +156,8 @@ def resolve_dtype(backend: Backend, device: str, asked: str) -> str:
         wanted = "float16" if device.startswith("cuda") else "float32"
         return wanted if wanted in dtypes else dtypes[0]
     if asked not in dtypes:
-        raise UsageError(
-            f"backend {backend.name} has no dtype {asked!r} on {device}",
-            f"it has {', '.join(dtypes)}",
-        )
+        mend = f"it has {', '.join(dtypes)}"
+        if asked in ("int8", "fp8") and backend.name not in _QUANTISING:
+            mend += f"; {asked} is for --backend {' or '.join(_QUANTISING)}"
+        raise UsageError(f"backend {backend.name} has no dtype {asked!r} on {device}", mend)
     return asked

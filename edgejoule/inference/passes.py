@@ -280,6 +280,7 @@ class ProfiledResult:
         rows: Layer times written.
         seconds: Time within chunks, without preparing and reading them.
         median_ms: Median latency under the profiler.
+        held_ns: Mean time per inference in which the profiler kept the device waiting.
         problems: What does not add up, one line each; empty is well.
     """
 
@@ -289,6 +290,7 @@ class ProfiledResult:
     rows: int
     seconds: float
     median_ms: float
+    held_ns: float
     problems: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -318,7 +320,7 @@ def profiled_pass(
         chunk_limit: Most inferences of a chunk if that is less than the profiler's own bound.
     """
     chunk = max(1, min(profiler.chunk_inferences, chunk_limit or profiler.chunk_inferences))
-    done = recorded = rows = chunks = busy_ns = 0
+    done = recorded = rows = chunks = busy_ns = held_ns = 0
     latencies: list[int] = []
     problems: list[str] = []
     runner.board.mark("harvest")
@@ -340,6 +342,7 @@ def profiled_pass(
         rows += _write_layers(writer, times, done, count)
         writer.flush()
         recorded += times.inferences
+        held_ns += times.held_ns
         done += count
         chunks += 1
         runner.check()
@@ -350,6 +353,7 @@ def profiled_pass(
         rows=rows,
         seconds=round(busy_ns / 1e9, 3),
         median_ms=median(latencies) / 1e6,
+        held_ns=held_ns / max(1, recorded),
         problems=tuple(problems),
     )
 

@@ -8,7 +8,7 @@ nothing for a while (`torch.cuda._sleep`), as long as it takes that the host is 
 node; whether it was is looked at for every node of every inference, and counted. A duration is the
 time between the node's two events less what the events themselves add (`torch_event_cost`): device
 time, in a stream that is kept full, the host's launches not included. The delay lies within the
-inference and in no layer. Nothing here needs CUPTI.
+inference and in no layer; how long it was is told (`LayerTimes.held_ns`). Nothing here needs CUPTI.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edgejoule.inference.backend import LayerTimes
@@ -191,7 +192,7 @@ class GpuProfiler:
         count = min(len(self._host_ns) // (1 + steps), len(spans))
         offsets = np.zeros((count, steps), dtype=np.int64)
         durations = np.zeros((count, steps), dtype=np.int64)
-        late = len(self._late)
+        late, held_ns = len(self._late), 0.0
         for index in range(count):
             begins, lengths = self._read(index)
             start_ns, end_ns = spans[index]
@@ -202,6 +203,9 @@ class GpuProfiler:
                 last = int((begins_ns + np.rint(lengths).astype(np.int64)).max())
                 # The two clocks meet within microseconds, not better.
                 begins_ns -= max(0, last - (end_ns - start_ns))
+                ends = begins + lengths
+                held_ns += max(0.0, float(begins_ns[0]))
+                held_ns += sum(float(begins[k] - ends[k - 1]) for k in self._segments if k)
                 if self._cost is not None:
                     lengths = lengths - self._cost.of(self._kernels, steps)
                 self._below += int(np.count_nonzero(lengths < -_BELOW_NS))
@@ -211,7 +215,7 @@ class GpuProfiler:
         if self._pace is not None and len(self._late) > late:
             self._pace.widen()
         self._host_ns = []
-        return times_of(offsets, durations)
+        return replace(times_of(offsets, durations), held_ns=round(held_ns))
 
     def facts(self) -> dict[str, Any]:
         """Return what a duration is, and how it went, for the records."""

@@ -149,7 +149,7 @@ def _layers(run: RunTables) -> str:
             str(rank),
             markdown(layer.name, 60),
             markdown(layer.type or ABSENT, 30),
-            markdown(layer.module_path or "unmapped", 40),
+            markdown(layer.module, 40),
             ms(layer.median_ms),
             percent(layer.share),
             bar(layer.share),

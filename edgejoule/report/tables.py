@@ -55,7 +55,8 @@ class LayerRow:
         executions: Times recorded.
         median_ms: Median duration.
         mean_ms: Mean duration.
-        share: Part of the profiled inferences' time, 0 to 1; None if those are not there.
+        share: Part of the profiled inferences' time, 0 to 1, without what the profiler kept the
+            device waiting; None if those are not there.
         energy: On the board's total rail, None if there is none.
     """
 
@@ -68,6 +69,11 @@ class LayerRow:
     mean_ms: float
     share: float | None
     energy: LayerEnergy | None
+
+    @property
+    def module(self) -> str:
+        """The module in words; the model itself has an empty path."""
+        return "unmapped" if self.module_path is None else self.module_path or "(the model)"
 
 
 @dataclass(frozen=True)
@@ -207,7 +213,8 @@ def load_run(path: Path) -> RunTables:
     engine = optional("engine.json")
     idle = optional("idle.json") if expected("idle.json") else None
     durations = _guarded(lambda: _layer_durations(path / "layers.parquet"), missing)
-    inference_ms = _guarded(lambda: _profiled_ms(path / "inferences.parquet"), missing)
+    held_ms = number(part(run, "summary", "profiled"), "held_ms_mean") or 0.0
+    inference_ms = _guarded(lambda: _profiled_ms(path / "inferences.parquet", held_ms), missing)
     energy: dict[int, LayerEnergy] = {}
     if expected("energy.parquet"):
         energy = _guarded(lambda: _layer_energies(path / "energy.parquet"), missing) or {}
@@ -305,14 +312,18 @@ def _layer_durations(path: Path) -> dict[int, np.ndarray]:
     return {int(n): piece for n, piece in zip(numbers, pieces, strict=False)}
 
 
-def _profiled_ms(path: Path) -> float | None:
-    """Return the summed duration of the profiled inferences in ms, None without any."""
+def _profiled_ms(path: Path, held_ms: float) -> float | None:
+    """Return the summed duration of the profiled inferences in ms, None without any.
+
+    Less `held_ms` for each, in which the profiler kept the device waiting.
+    """
     import numpy as np
 
     table = _column(path, ["pass", "start_ns", "end_ns"])
     chosen = np.array(table["pass"].to_pylist(), dtype=object) == "profiled"
     total_ns = int((table["end_ns"].to_numpy() - table["start_ns"].to_numpy())[chosen].sum())
-    return total_ns * 1e-6 if total_ns else None
+    total_ms = total_ns * 1e-6 - held_ms * int(chosen.sum())
+    return total_ms if total_ms > 0 else None
 
 
 def _layer_energies(path: Path) -> dict[int, LayerEnergy]:

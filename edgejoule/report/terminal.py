@@ -47,7 +47,7 @@ def layer_table(tables: RunTables, count: int = 10) -> str:
             str(rank),
             printable(layer.name, 40),
             printable(layer.type or ABSENT, 24),
-            printable(layer.module_path or "unmapped", 32),
+            printable(layer.module, 32),
             ms(layer.median_ms),
             percent(layer.share),
         ]

@@ -11,6 +11,7 @@ order of the graph.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from edgejoule.errors import MeasurementError
@@ -236,7 +237,8 @@ class PartsProfiler:
             else:
                 durations.append(self._recorders.durations_ns(slot, whole))
                 offsets.append(np.full(durations[-1].shape, NULL_NS, dtype=np.int64))
-        return _rows(np.hstack(durations), np.hstack(offsets))
+        times = _rows(np.hstack(durations), np.hstack(offsets))
+        return replace(times, held_ns=steps.held_ns)
 
     def facts(self) -> dict[str, Any]:
         """Return how it went, for the records."""
