@@ -7,7 +7,7 @@ import datetime
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgejoule import __version__
 from edgejoule.config import SCHEMA_VERSION, RunConfig, defaults_of, identity_sha256
@@ -39,6 +39,9 @@ from edgejoule.summary import (
     stability_notes,
     sum_layers,
 )
+
+if TYPE_CHECKING:
+    import numpy as np
 
 NO_SENSOR = {"name": "none", "simulated": False}
 
@@ -151,7 +154,7 @@ def _summary(
         "inferences": {name: len(found.index) for name, found in passes.items()},
         "clean": clean,
         "profiled": profiled,
-        "profiled_over_clean": (profiled["median_ms"] - held_ns * 1e-6) / clean["median_ms"],
+        "profiled_over_clean": profiled["without_held_ms_median"] / clean["median_ms"],
         "rate": rate,
         "warmup": measured.measure.get("warmup"),
         "settings": measured.measure.get("settings"),
@@ -164,9 +167,12 @@ def _summary(
     }
 
 
-def _held_ns(measured: Measured) -> float:
-    """Return how long the profiler kept the device waiting, the mean per profiled inference."""
-    return float((measured.measure.get("profiled") or {}).get("held_ns") or 0.0)
+def _held_ns(measured: Measured) -> np.ndarray | None:
+    """Return each profiled inference's time that is there because of the profiler alone, if any."""
+    import numpy as np
+
+    held_us = (measured.measure.get("profiled") or {}).get("held_us")
+    return np.array(held_us, dtype=np.int64) * 1000 if held_us else None
 
 
 def _output_notes(setup: dict[str, Any], config: RunConfig) -> list[str]:
@@ -195,7 +201,7 @@ def _write_energy(
     spans: Sequence[PhaseSpan],
     config: RunConfig,
     idle: list[dict[str, Any]],
-    held_ns: float,
+    held_ns: np.ndarray | None,
 ) -> None:
     """Write `idle.json` and `energy.parquet`, and put energy into the summary."""
     write_json(directory / "idle.json", idle)

@@ -136,20 +136,21 @@ def sum_layers(path: Path, inferences: int, layers: int) -> LayerSums:
 
 
 def profiled_figures(
-    inferences: Inferences, sums: LayerSums, held_ns: float = 0.0
+    inferences: Inferences, sums: LayerSums, held_ns: np.ndarray | None = None
 ) -> dict[str, Any]:
     """Return latency and what layers and gap make of it, per inference.
 
-    Time in which the profiler kept the device waiting (`held_ns`, mean per inference) is in the
-    latency, and in neither gap nor the share.
+    Time that is there because of the profiler alone (`held_ns`, (n,)) is in the latency, and in
+    neither gap nor the share.
     """
-    duration_ns = inferences.duration_ns - held_ns
+    duration_ns = inferences.duration_ns - (0 if held_ns is None else held_ns)
     return {
         **latency(inferences),
         "layers_ms_median": float(np.median(sums.per_inference_ns)) * 1e-6,
         "gap_ms_median": float(np.median(duration_ns - sums.per_inference_ns)) * 1e-6,
         "layers_share": float(sums.per_inference_ns.sum() / duration_ns.sum()),
-        "held_ms_mean": held_ns * 1e-6,
+        "held_ms_mean": 0.0 if held_ns is None else float(np.mean(held_ns)) * 1e-6,
+        "without_held_ms_median": float(np.median(duration_ns)) * 1e-6,
     }
 
 
@@ -303,7 +304,7 @@ def attribution(
     profiled: Inferences,
     sums: LayerSums,
     idle: Sequence[Mapping[str, Any]],
-    held_ns: float = 0.0,
+    held_ns: np.ndarray | None = None,
 ) -> list[EnergyRow]:
     """Return the rows of `energy.parquet`: the proportional split on every rail and the total."""
     rows: list[EnergyRow] = []

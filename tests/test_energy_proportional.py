@@ -99,7 +99,9 @@ def test_time_in_which_the_profiler_holds_the_device_back_counts_as_idle():
     energy_mj = np.full(n, baseline_mw * 1e-3 + busy_mj)
     blocks = np.diff(np.append(block_starts(n), n))
     layer_ns = np.outer(blocks, [45_000.0, 15_000.0])
-    rows = attribute("total", energy_mj, duration_ns, layer_ns, baseline_mw, None, 900_000.0)
+    rows = attribute(
+        "total", energy_mj, duration_ns, layer_ns, baseline_mw, None, np.full(n, 900_000)
+    )
     first, second, gap, whole, closure = rows
     assert (first.dynamic_mj, second.dynamic_mj) == (
         pytest.approx(0.45 * busy_mj), pytest.approx(0.15 * busy_mj),
@@ -116,7 +118,7 @@ def test_time_in_which_the_profiler_holds_the_device_back_counts_as_idle():
 def test_a_profiler_cannot_hold_longer_than_the_layers_leave():
     rows = attribute(
         "total", np.full(4, 10.0), np.full(4, 1_000_000), np.full((4, 1), 600_000.0), 1000.0, None,
-        held_ns=900_000.0,
+        held_ns=np.full(4, 900_000),
     )  # fmt: skip
     assert rows[1].dynamic_mj == pytest.approx(0.0)  # the gap
     assert rows[0].dynamic_mj == pytest.approx(9.0)

@@ -152,6 +152,25 @@ def test_the_times_found_are_the_kernels_own(gpu: Gpu) -> None:
     profiler.close()
 
 
+def test_what_the_profiler_adds_to_an_inference_is_told(gpu: Gpu) -> None:
+    """The delay and the events: all that the device did before the last node's end, but nodes."""
+    profiler = make(gpu)
+    profiler.start(3)
+    spans = []
+    for _ in range(3):
+        start = gpu.now_ns
+        profiler.infer(0)
+        spans.append((start, gpu.now_ns))
+        profiler.after()
+    times = profiler.harvest(spans)
+    assert times.held_ns is not None
+    lengths = np.array([end - start for start, end in spans])
+    rest = lengths - times.held_ns - times.duration_ns.reshape(3, -1).sum(axis=1)
+    assert (times.held_ns > 0.5 * lengths).all()  # this host is far slower than this device
+    assert (rest >= 0).all()
+    assert rest.max() <= 5_000 + EVENT_NS  # the host waits for the end
+
+
 def test_events_are_made_once_and_there_is_one_wait_per_inference(gpu: Gpu) -> None:
     profiler = make(gpu)
     profiler.start(4)

@@ -5,9 +5,9 @@ energy of its inference times the layer's share of the inference's time. It adds
 by construction and says nothing about which layer draws more power; it is named `proportional`
 wherever it stands and its bias is not known.
 
-Where a profiler keeps the device waiting before the layers (torch on a GPU), that time is taken to
-draw idle power: dynamic energy is shared over the rest of the inference, and the wait belongs to
-the gap with its idle energy alone. Numpy only.
+Where a profiler keeps the device waiting or busy with its own events (torch on a GPU), that time is
+taken to draw idle power: dynamic energy is shared over the rest of the inference, and the wait
+belongs to the gap with its idle energy alone. Numpy only.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def attribute(
     layer_ns: np.ndarray,
     baseline_mw: float | None,
     baseline_half_width_mw: float | None,
-    held_ns: float = 0.0,
+    held_ns: np.ndarray | None = None,
 ) -> list[EnergyRow]:
     """Split the profiled pass's energy over layers and gap by their share of the time.
 
@@ -118,8 +118,8 @@ def attribute(
             those of `statistics.block_starts(n)`.
         baseline_mw: Idle power with the engine loaded, or None.
         baseline_half_width_mw: Half-width of its 95 % interval.
-        held_ns: Mean time per inference in which the profiler kept the device waiting; counted as
-            idle where a baseline is known.
+        held_ns: (n,) time within each that is there because of the profiler alone; counted as idle
+            where a baseline is known.
 
     Returns:
         One row per layer, one for the gap, one for the whole, one for the sum.
@@ -136,7 +136,10 @@ def attribute(
         gross, dynamic = shares * block_mj[:, None], None
     else:
         idle_mj = block_ns * 1e-9 * baseline_mw
-        busy_ns = np.maximum(block_ns - held_ns * sizes, layer_ns.sum(axis=1))
+        busy_ns = block_ns
+        if held_ns is not None:
+            held = np.add.reduceat(held_ns.astype(np.float64), starts)
+            busy_ns = np.maximum(block_ns - held, layer_ns.sum(axis=1))
         busy = layer_ns / busy_ns[:, None]
         busy = np.column_stack([busy, 1.0 - busy.sum(axis=1)])
         dynamic = busy * (block_mj - idle_mj)[:, None]

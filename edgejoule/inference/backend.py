@@ -193,8 +193,9 @@ class LayerTimes:
             gives durations only.
         inferences: How many inferences the runtime reported; the caller compares it with how many
             it ran, since profilers are known to stop silently.
-        held_ns: Time within these inferences, all together, in which the profiler kept the device
-            waiting for the host, so that no launch lies within a layer; 0 where none does.
+        held_ns: int64 (inferences,), time within each that is there because of the profiler alone:
+            the device kept waiting for the host, so that no launch lies within a layer, and busy
+            with the profiler's events. None where a profiler adds no such time.
     """
 
     inference: np.ndarray
@@ -202,7 +203,7 @@ class LayerTimes:
     duration_ns: np.ndarray
     start_offset_ns: np.ndarray | None
     inferences: int
-    held_ns: int = 0
+    held_ns: np.ndarray | None = None
 
 
 class Profiler(Protocol):

@@ -280,7 +280,7 @@ class ProfiledResult:
         rows: Layer times written.
         seconds: Time within chunks, without preparing and reading them.
         median_ms: Median latency under the profiler.
-        held_ns: Mean time per inference in which the profiler kept the device waiting.
+        held_us: Of each inference, `LayerTimes.held_ns`; empty where the profiler adds no time.
         problems: What does not add up, one line each; empty is well.
     """
 
@@ -290,7 +290,7 @@ class ProfiledResult:
     rows: int
     seconds: float
     median_ms: float
-    held_ns: float
+    held_us: tuple[int, ...]
     problems: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -320,7 +320,8 @@ def profiled_pass(
         chunk_limit: Most inferences of a chunk if that is less than the profiler's own bound.
     """
     chunk = max(1, min(profiler.chunk_inferences, chunk_limit or profiler.chunk_inferences))
-    done = recorded = rows = chunks = busy_ns = held_ns = 0
+    done = recorded = rows = chunks = busy_ns = 0
+    held_us: list[int] = []
     latencies: list[int] = []
     problems: list[str] = []
     runner.board.mark("harvest")
@@ -342,7 +343,8 @@ def profiled_pass(
         rows += _write_layers(writer, times, done, count)
         writer.flush()
         recorded += times.inferences
-        held_ns += times.held_ns
+        if times.held_ns is not None:
+            held_us += np.rint(times.held_ns / 1e3).astype(int).tolist()
         done += count
         chunks += 1
         runner.check()
@@ -353,15 +355,13 @@ def profiled_pass(
         rows=rows,
         seconds=round(busy_ns / 1e9, 3),
         median_ms=median(latencies) / 1e6,
-        held_ns=held_ns / max(1, recorded),
+        held_us=tuple(held_us),
         problems=tuple(problems),
     )
 
 
 def check_chunk(times: LayerTimes, inferences: int, layers: int) -> str:
     """Say what is wrong with a chunk: every layer of every inference must be there once."""
-    import numpy as np
-
     if times.inferences != inferences:
         return f"the profiler recorded {times.inferences} of {inferences} inferences"
     key = times.inference.astype(np.int64) * layers + times.layer

@@ -192,7 +192,8 @@ class GpuProfiler:
         count = min(len(self._host_ns) // (1 + steps), len(spans))
         offsets = np.zeros((count, steps), dtype=np.int64)
         durations = np.zeros((count, steps), dtype=np.int64)
-        late, held_ns = len(self._late), 0.0
+        late = len(self._late)
+        held_ns = np.zeros(count, dtype=np.int64)
         for index in range(count):
             begins, lengths = self._read(index)
             start_ns, end_ns = spans[index]
@@ -203,19 +204,20 @@ class GpuProfiler:
                 last = int((begins_ns + np.rint(lengths).astype(np.int64)).max())
                 # The two clocks meet within microseconds, not better.
                 begins_ns -= max(0, last - (end_ns - start_ns))
-                ends = begins + lengths
-                held_ns += max(0.0, float(begins_ns[0]))
-                held_ns += sum(float(begins[k] - ends[k - 1]) for k in self._segments if k)
                 if self._cost is not None:
                     lengths = lengths - self._cost.of(self._kernels, steps)
                 self._below += int(np.count_nonzero(lengths < -_BELOW_NS))
             self._done += 1
             offsets[index] = np.maximum(begins_ns, 0)
             durations[index] = np.rint(np.maximum(lengths, 0))
+            if steps:
+                # What the device did until the last node's end, and was no node.
+                over = min(last, end_ns - start_ns)
+                held_ns[index] = max(0, over - int(durations[index].sum()))
         if self._pace is not None and len(self._late) > late:
             self._pace.widen()
         self._host_ns = []
-        return replace(times_of(offsets, durations), held_ns=round(held_ns))
+        return replace(times_of(offsets, durations), held_ns=held_ns)
 
     def facts(self) -> dict[str, Any]:
         """Return what a duration is, and how it went, for the records."""

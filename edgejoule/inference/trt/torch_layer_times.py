@@ -238,7 +238,8 @@ class PartsProfiler:
                 durations.append(self._recorders.durations_ns(slot, whole))
                 offsets.append(np.full(durations[-1].shape, NULL_NS, dtype=np.int64))
         times = _rows(np.hstack(durations), np.hstack(offsets))
-        return replace(times, held_ns=steps.held_ns)
+        held_ns = None if steps.held_ns is None else steps.held_ns[:whole]
+        return replace(times, held_ns=held_ns)
 
     def facts(self) -> dict[str, Any]:
         """Return how it went, for the records."""
