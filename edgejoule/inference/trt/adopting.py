@@ -9,12 +9,13 @@ profiler reports each layer under its number (`NvInferRuntime.h`, IProfiler).
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgejoule.errors import UsageError
-from edgejoule.inference.backend import BuildOptions, EngineDescription, Layer
+from edgejoule.inference.backend import BuildOptions, EngineDescription, Layer, Tensor
 from edgejoule.inference.common import write_json
 from edgejoule.inference.trt.build import device_index
 from edgejoule.inference.workload import InputSpec
@@ -150,6 +151,42 @@ def take_in(
         keep=(INSPECTOR_FILE,),
         overlap=engine.aux_streams > 0,
     )
+
+
+def with_known_layers(
+    description: EngineDescription, known: Sequence[Mapping[str, Any]]
+) -> EngineDescription:
+    """Return the layers as they were described when the graph was at hand, if they are the same.
+
+    Args:
+        description: Of the engine as it was opened.
+        known: What the engine's file says of its layers.
+    """
+    names = [layer.name for layer in description.layers]
+    if not known or names != [one.get("name") for one in known]:
+        return description
+    try:
+        layers = tuple(layer_of(one) for one in known)
+    except (TypeError, KeyError, ValueError):  # another version's idea of a layer
+        return description
+    return replace(description, layers=layers)
+
+
+def layer_of(said: Mapping[str, Any]) -> Layer:
+    """Return a layer from its JSON."""
+    tensors = {
+        key: tuple(
+            Tensor(one["name"], None if one["shape"] is None else tuple(one["shape"]), one["dtype"])
+            for one in said[key]
+        )
+        for key in ("inputs", "outputs")
+    }
+    lists = {
+        key: tuple(value)
+        for key, value in said.items()
+        if isinstance(value, list) and key not in tensors
+    }
+    return Layer(**{**said, **lists, **tensors})
 
 
 def _inspect(engine: Engine, inputs: Sequence[InputSpec]) -> str:

@@ -22,7 +22,7 @@ import json
 import platform as machine
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +70,7 @@ class EngineFacts:
         built_by: Program and version.
         settings: What was applied; `version_compatible` (bool) and `hardware_compatibility`
             (`ampere_plus`, `same_compute_capability`) are looked at by `check_engine`.
+        layers: The layers as they were described while the graph was at hand, as JSON.
     """
 
     name: str
@@ -83,6 +84,7 @@ class EngineFacts:
     platform: str
     built_by: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    layers: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,15 @@ class EngineFile:
             "plan_version": self.plan_version,
             "header": self.header,
             "metadata": None if self.metadata is None else plain(self.metadata),
-            "built": None if self.facts is None else plain(dataclasses.asdict(self.facts)),
+            "built": None if self.facts is None else _without_layers(self.facts),
         }
+
+
+def _without_layers(facts: EngineFacts) -> dict[str, Any]:
+    """Return the facts as JSON; the layers stand in `engine.json`."""
+    found: dict[str, Any] = plain(dataclasses.asdict(facts))
+    del found["layers"]
+    return found
 
 
 def write_engine_file(path: Path, plan: bytes, facts: EngineFacts) -> None:
@@ -333,6 +342,7 @@ def _facts(said: Any) -> EngineFacts:
         inputs=_tensors(said["inputs"]),
         outputs=_tensors(said["outputs"]),
         settings=said["settings"],
+        layers=_objects(said.get("layers", [])),
     )
 
 
@@ -340,6 +350,12 @@ def _tensors(said: Any) -> Tensors:
     return tuple(
         (str(name), tuple(int(dim) for dim in shape), str(dtype)) for name, shape, dtype in said
     )
+
+
+def _objects(said: Any) -> tuple[dict[str, Any], ...]:
+    if not isinstance(said, list) or not all(isinstance(one, dict) for one in said):
+        raise TypeError("layers")
+    return tuple(said)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import platform
 import shutil
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from edgejoule.inference.backend import (
     EngineDescription,
     Session,
 )
+from edgejoule.inference.common import plain
 from edgejoule.inference.probe import probe
 from edgejoule.inference.trt import ENGINE_FILE
 from edgejoule.inference.trt.adopting import (
@@ -29,6 +31,7 @@ from edgejoule.inference.trt.adopting import (
     refuse_building_options,
     take_in,
     tensors_of,
+    with_known_layers,
 )
 from edgejoule.inference.trt.build import OPTIONS, build_plan, check_options
 from edgejoule.inference.trt.precision import check_dtype, dtypes_of, typing_of
@@ -195,6 +198,8 @@ class TensorRtBackend:
             settings["built"] = {"dtype": file.facts.dtype, **dict(file.facts.settings)}
         description = take_in(machine, opened, file.plan, artefacts, inputs, settings, None)
         opened.close()
+        if file.facts is not None:
+            description = with_known_layers(description, file.facts.layers)
         shutil.copyfile(engine, artefacts / ENGINE_FILE)
         return Adopted(adopted_name(file), inputs, file.source(), description)
 
@@ -233,6 +238,7 @@ def _write_engine_file(
         platform=platform.machine(),
         built_by=f"edgejoule {__version__}",
         settings=description.settings,
+        layers=[plain(asdict(layer)) for layer in description.layers],
     )
     write_engine_file(artefacts / ENGINE_FILE, plan, facts)
 
