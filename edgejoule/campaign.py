@@ -185,6 +185,7 @@ def measure_command(campaign: Campaign, network: Network) -> list[str]:
         "--min-block-size": knobs.min_block_size,
         "--repeats": knobs.repeats if knobs.repeats > 1 else None,
         "--wait-idle": knobs.wait_idle,
+        "--input": knobs.input,
         "--calibration": knobs.calibration,
         "--memory-limit-gib": knobs.memory_limit_gib,
     }

@@ -89,7 +89,7 @@ def measure_all(args: argparse.Namespace, arguments: Sequence[str]) -> int:
         for text in (*why["backend"], f"sensor: {why['sensor']}"):
             progress.line(text)
         if args.setup_only:
-            build_once(config, args, build, timing_cache(build.parent), progress, stop)
+            build_once(config, args, build, timing_cache(args.result_dir), progress, stop)
             if args.save_engine is not None:
                 save_engine(build, args.save_engine)
             print(build)
@@ -105,6 +105,11 @@ def measure_all(args: argparse.Namespace, arguments: Sequence[str]) -> int:
             for one in runs:
                 name = name_of(args, resolved.model, one)
                 if not still_to_do(args.result_dir, name, one, overwrite=args.overwrite):
+                    if args.save_engine is not None and not args.save_engine.exists():
+                        raise UsageError(
+                            f"{args.result_dir / name} is complete: no engine was built to keep",
+                            "use --overwrite, or --setup-only with --save-engine",
+                        )
                     progress.line(f"{args.result_dir / name} is complete: nothing to do")
                     _show(args, args.result_dir / name)
                     continue

@@ -65,6 +65,7 @@ class Knobs:
         yes: Whether to go on without asking.
         token: Whether there is a token; the token itself is kept nowhere.
         wait_idle: How long to wait for an idle GPU before each network (`10m`), None: not at all.
+        input: What networks are fed: a kind of generated values, or a folder.
         calibration: What int8 and fp8 are calibrated with, None for other dtypes.
         memory_limit_gib: What a measured process may take of the device's memory, None: no limit.
         cuda_graphs: Whether the clean pass replays a CUDA graph.
@@ -93,6 +94,7 @@ class Knobs:
     yes: bool = False
     token: bool = False
     wait_idle: str | None = None
+    input: str | None = None
     calibration: str | None = None
     memory_limit_gib: float | None = None
     cuda_graphs: bool = False
@@ -161,6 +163,7 @@ def read_knobs(environment: Mapping[str, str], *, demo: bool = False) -> Knobs:
         yes=_flag("YES", get("YES")),
         token=token,
         wait_idle=_duration("WAIT_IDLE", get("WAIT_IDLE")),
+        input=get("INPUT"),
         calibration=get("CALIBRATION"),
         memory_limit_gib=_gib("MEMORY_LIMIT_GIB", get("MEMORY_LIMIT_GIB")),
         cuda_graphs=_flag("CUDA_GRAPHS", get("CUDA_GRAPHS")),

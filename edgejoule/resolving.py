@@ -64,12 +64,21 @@ def resolve(args: argparse.Namespace) -> Resolved:
     from edgejoule.machine import describe_machine
     from edgejoule.power.sensors import board_channels, choose_sensor
 
-    facts = engine_facts(args.engine) if args.engine else describe_model(args.loader, args.model)
+    built_in = None
+    if args.engine:
+        facts, built_in = engine_facts(args.engine)
+    else:
+        facts = describe_model(args.loader, args.model)
     asked = "tensorrt" if args.engine and args.backend == "auto" else args.backend
-    backend, why_backend = choose_backend(asked, facts.forms, args.dtype, args.device)
+    backend, why_backend = choose_backend(
+        asked, facts.forms, "auto" if args.engine else args.dtype, args.device
+    )
     gpu = named_gpu(args.device)
     device = resolve_device(backend, args.device if gpu is None else gpu.device)
-    dtype = resolve_dtype(backend, device, args.dtype)
+    if args.engine:
+        dtype = engine_dtype(args.engine, args.dtype, built_in)
+    else:
+        dtype = resolve_dtype(backend, device, args.dtype)
     check_calibration(args, dtype)
     where = Where(args.sysfs_root, gpu_uuid(device, gpu))
     sensor = choose_sensor(args.sensor, where, device)
@@ -117,8 +126,10 @@ def resolve(args: argparse.Namespace) -> Resolved:
     return Resolved(config, facts.name, machine, why, where)
 
 
-def engine_facts(file: Path) -> ModelFacts:
-    """Say what an engine file says of itself, without TensorRT.
+def engine_facts(file: Path) -> tuple[ModelFacts, str | None]:
+    """Say what an engine file says of itself, without TensorRT, and the dtype it was built in.
+
+    The run is named after the file's name: the model's own name is that of the run that built it.
 
     Raises:
         UsageError: It cannot be read, or is no engine; says what it is instead.
@@ -130,11 +141,33 @@ def engine_facts(file: Path) -> ModelFacts:
     name = re.sub(r"[^A-Za-z0-9_.+-]+", "-", file.stem).strip("-.") or "engine"
     shape = None
     if found.facts is not None:
-        name = found.facts.name
+        if name == found.facts.name:
+            name += "-engine"
         shape = tuple(found.facts.inputs[0][1]) if found.facts.inputs else None
         if shape is not None and min(shape, default=1) < 0:
             shape = None  # it takes several
-    return ModelFacts(name, shape, sha256_of(file), ("onnx",))
+    dtype = None if found.facts is None else found.facts.dtype
+    return ModelFacts(name, shape, sha256_of(file), ("onnx",)), dtype
+
+
+def engine_dtype(file: Path, asked: str, built_in: str | None) -> str:
+    """Return the dtype of a run with an engine file: what it was built in, not a wish.
+
+    Args:
+        file: The engine.
+        asked: `--dtype`.
+        built_in: What the file says; None if it says nothing, as a plain plan does.
+
+    Raises:
+        UsageError: The file says another one than was asked for.
+    """
+    if built_in is None:
+        return "unknown" if asked == "auto" else asked
+    if asked not in ("auto", built_in):
+        raise UsageError(
+            f"--engine {file} was built in {built_in}, --dtype says {asked}", "leave --dtype out"
+        )
+    return built_in
 
 
 def check_calibration(args: argparse.Namespace, dtype: str) -> None:

@@ -43,13 +43,15 @@ def test_every_knob_is_read() -> None:
             "MIN_BLOCK_SIZE": "3", "REPEATS": "4", "PUSH": "end", "DAGSHUB_USER_TOKEN": "secret",
             "DAGSHUB_OWNER": "me", "DAGSHUB_REPO_NAME": "r", "COMMIT_MESSAGE": "m",
             "CREATE_REPO": "1", "YES": "yes", "WAIT_IDLE": "10m",
-            "CALIBRATION": "photos", "MEMORY_LIMIT_GIB": "3.5", "CUDA_GRAPHS": "1",
+            "CALIBRATION": "photos", "INPUT": "frames",
+            "MEMORY_LIMIT_GIB": "3.5", "CUDA_GRAPHS": "1",
         }
     )  # fmt: skip
     assert knobs == Knobs(
         ("a", "b", "c"), 5, 6, 7.0, 0, "int8", 2, 1.5, Path("d"), "torch", "none", "random", 0, 3,
         4, "end", "me", "r", "m", create_repository=True, yes=True, token=True,
-        wait_idle="10m", calibration="photos", memory_limit_gib=3.5, cuda_graphs=True,
+        wait_idle="10m", input="frames",
+        calibration="photos", memory_limit_gib=3.5, cuda_graphs=True,
     )  # fmt: skip
     assert knobs.run_idle_s == 1.5
     assert "secret" not in repr(knobs)

@@ -60,7 +60,8 @@ def test_an_engine_says_what_it_is(tmp_path: Path) -> None:
     plan = b"ftrt" + bytes(400)
     plain = tmp_path / "my net@2.engine"
     plain.write_bytes(plan)
-    facts = resolving.engine_facts(plain)
+    facts, dtype = resolving.engine_facts(plain)
+    assert dtype is None
     assert (facts.name, facts.input_shape, facts.forms) == ("my-net-2", None, ("onnx",))
     assert facts.sha256 == hashlib.sha256(plan).hexdigest()
     ours = tmp_path / "x.engine"
@@ -73,8 +74,20 @@ def test_an_engine_says_what_it_is(tmp_path: Path) -> None:
             outputs=(), platform="aarch64", built_by="edgejoule", settings={},
         ),
     )  # fmt: skip
-    facts = resolving.engine_facts(ours)
-    assert (facts.name, facts.input_shape) == ("resnet18", (1, 3, 8, 8))
+    facts, dtype = resolving.engine_facts(ours)
+    assert (facts.name, facts.input_shape, dtype) == ("x", (1, 3, 8, 8), "float16")
+    same = ours.rename(tmp_path / "resnet18.ejplan")
+    assert resolving.engine_facts(same)[0].name == "resnet18-engine"
+
+
+def test_an_engine_has_the_dtype_it_was_built_in() -> None:
+    file = Path("x.ejplan")
+    assert resolving.engine_dtype(file, "auto", "int8") == "int8"
+    assert resolving.engine_dtype(file, "int8", "int8") == "int8"
+    assert resolving.engine_dtype(file, "auto", None) == "unknown"
+    assert resolving.engine_dtype(file, "float16", None) == "float16"
+    with pytest.raises(UsageError, match="built in int8, --dtype says float16; leave --dtype out"):
+        resolving.engine_dtype(file, "float16", "int8")
 
 
 def test_a_file_that_is_no_engine(tmp_path: Path) -> None:

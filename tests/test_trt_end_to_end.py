@@ -91,13 +91,14 @@ def test_an_engine_is_kept_and_measured_again(board: Board) -> None:
     kept = board.folder / "kept.ejplan"
     words = ("--model", "lenet", "--weights", "random", "--backend", "tensorrt")
     board.run(*words, "--save-engine", str(kept))
-    board.run("--engine", str(kept), "--run-name", "again")
-    run = board.read("again", "run.json")
+    board.run("--engine", str(kept))
+    run = board.read("kept", "run.json")
+    assert run["config"]["dtype"] == "float16"
     assert run["config"]["engine"] == run["config"]["model"] == str(kept)
     assert run["weights"] == "user"
     assert run["source"]["built"]["name"] == "lenet"
     assert run["accuracy"]["how"] == "an engine file has no float32 model beside it"
-    first, second = (board.read(name, "engine.json")["layers"] for name in ("lenet", "again"))
+    first, second = (board.read(name, "engine.json")["layers"] for name in ("lenet", "kept"))
     assert first == second  # modules and FLOPs too, though the graph is no longer at hand
     assert "layers" not in run["source"]["built"]
     assert verify(board.data).count("2 right, 0 incomplete, 0 wrong") == 1

@@ -139,8 +139,7 @@ def _add_what(what: argparse._ArgumentGroup) -> None:
     what.add_argument(
         "--allow-fallback",
         choices=("float16",),
-        help="let layers without an int8 or fp8 implementation run in float16 (default: they do "
-        "not change their type)",
+        help="what is not quantised runs in float16 (default: in float32)",
     )
     what.add_argument(
         "--weights",
@@ -257,7 +256,8 @@ def _add_build(build: argparse._ArgumentGroup) -> None:
         "--min-block-size",
         type=_count,
         metavar="N",
-        help="backend torch-tensorrt: parts with fewer operators stay in PyTorch",
+        help="backend torch-tensorrt: parts with fewer operators stay in PyTorch (default: "
+        "Torch-TensorRT's own, 5)",
     )
     build.add_argument(
         "--require-full-compilation",

@@ -24,6 +24,7 @@ knobs (environment variables):
   WARMUP              least warm-up inferences (default: 50)
   DTYPE               auto, float32, tf32, float16, bfloat16, int8, fp8 (default: auto)
   CALIBRATION         folder of images for int8 and fp8
+  INPUT               normal, uniform, zeros or a folder of images (default: normal)
   BATCH               batch size (default: 1)
   IDLE_DURATION       seconds of the idle baseline before all (default: 120)
   RESULT_DIR          the dataset's folder (default: raw_data)
