@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from edgejoule.closing import _sensor
 from edgejoule.dataset.alive import hold_lock, parent_facts, parent_lives
 from edgejoule.dataset.recover import recover
 from edgejoule.dataset.run_directory import (
@@ -23,6 +24,7 @@ from edgejoule.dataset.run_directory import (
 )
 from edgejoule.dataset.verify import verify_dataset, verify_run
 from edgejoule.errors import UsageError
+from edgejoule.records import POWER, RecordWriter, read_header
 from tests.support_dataset import Plan, build_run, prepare, run_of, write_partial
 from tests.support_dataset_kill import OLD, PLAN, orphan
 
@@ -193,6 +195,104 @@ def test_a_run_without_its_request_is_recovered_all_the_same(tmp_path):
     assert "request.json is missing or damaged" in content["missing"]
     assert content["weights"] == "random"  # what is not known is not passed off as real
     assert not verify_run(found.path).wrong
+
+
+SETUP = {
+    "name": "lenet",
+    "weights": "random",
+    "source": {"library": "torchvision", "seed": 3},
+    "input": {"kind": "uniform", "seed": 3},
+    "accuracy": {"top1_agreement": 1.0},
+    "versions": {"onnxruntime": "1.2"},
+}
+
+
+def recovered(dataset, partial, *, setup=None, config=None, **request):
+    """Recover a run killed with this set-up (text is written as it is); return its run.json."""
+    if setup is not None:
+        text = setup if isinstance(setup, str) else json.dumps(setup)
+        (partial / "artefacts" / "setup.json").write_text(text, encoding="utf-8")
+    orphan(partial)
+    path = partial / "request.json"
+    said = json.loads(path.read_text(encoding="utf-8"))
+    said = {**said, **request, "config": {**said["config"], **(config or {})}}
+    path.write_text(json.dumps(said), encoding="utf-8")
+    (found,) = recover(dataset)
+    assert found.action == "recovered"
+    assert not verify_run(found.path).wrong
+    return json.loads((found.path / "run.json").read_text(encoding="utf-8"))
+
+
+def test_what_the_set_up_found_is_kept(tmp_path):
+    content = recovered(tmp_path, write_partial(tmp_path), setup=SETUP)
+    kept = ("weights", "source", "input", "accuracy", "versions")
+    assert {key: content[key] for key in kept} == {key: SETUP[key] for key in kept}
+    assert not any("setup.json" in reason for reason in content["missing"])
+
+
+def test_what_the_request_knows_is_kept(tmp_path):
+    machine = {"board_id": "orin", "power_mode": "MAXN", "libraries": {"edgejoule": "9.8"}}
+    content = recovered(
+        tmp_path,
+        write_partial(tmp_path),
+        setup=SETUP,
+        machine=machine,
+        command=["measure_inference_power.py", "--model", "lenet"],
+        why={"backend": ["it is here"]},
+    )
+    assert content["command"] == ["measure_inference_power.py", "--model", "lenet"]
+    assert content["why"] == {"backend": ["it is here"]}
+    assert content["machine"] == machine
+    assert (content["board_id"], content["power_mode"]) == ("orin", "MAXN")
+    assert content["versions"] == {"edgejoule": "9.8", "onnxruntime": "1.2"}
+
+
+@pytest.mark.parametrize("damage", [None, "", "{", "[]", '{"weights": "stolen", "source": 3}'])
+def test_without_a_set_ups_word_nothing_is_made_up(tmp_path, damage):
+    content = recovered(tmp_path, write_partial(tmp_path), setup=damage)
+    assert content["weights"] == "pretrained"  # as asked for
+    assert (content["source"], content["input"], content["accuracy"]) == ({}, {}, None)
+    assert content["versions"] == {"onnxruntime": "1.0"}  # of engine.json
+    lost = "setup.json is missing or damaged: weights are taken from the request"
+    assert (lost in content["missing"]) is (damage is None or "weights" not in damage)
+
+
+@pytest.mark.parametrize(
+    ("config", "weights"),
+    [
+        ({"weights": "random"}, "random"),
+        ({"model": "nets/own.py:small"}, "user"),
+        ({"model": "own.PY:small", "weights": "random"}, "user"),
+        ({"model": "own.onnx"}, "user"),
+        ({"model": "own.pt2"}, "user"),
+        ({"model": "own.ejplan", "engine": "own.ejplan"}, "user"),
+        ({"model": "renamed", "model_sha256": "ab" * 32}, "user"),
+        ({"weights": "unheard of"}, "random"),
+    ],
+)
+def test_weights_that_were_not_published_are_not_called_pretrained(tmp_path, config, weights):
+    content = recovered(tmp_path, write_partial(tmp_path), config=config)
+    assert content["weights"] == weights
+
+
+def test_the_sensor_is_told_as_in_a_finished_run(tmp_path):
+    partial = write_partial(tmp_path)
+    path = partial / "power.bin"
+    header, offset = read_header(path)
+    records = path.read_bytes()[offset:]
+    path.unlink()
+    more = {"groups": [{"name": "chip", "channels": [0, 1]}], "board": {"id": "x"}, "total": None}
+    power = RecordWriter(path, POWER, {**header, **more})
+    power.write_packed(records, len(records) // POWER.struct.size)
+    power.close()
+    finished = _sensor(partial)
+    assert {"groups", "board", "total"} <= set(finished)
+    assert recovered(tmp_path, partial)["sensor"] == finished
+
+
+def test_a_trace_that_looked_for_no_total_says_nothing_of_one(tmp_path):
+    sensor = recovered(tmp_path, write_partial(tmp_path))["sensor"]
+    assert not {"groups", "board", "total"} & set(sensor)
 
 
 def test_damaged_files_are_kept_aside(tmp_path):

@@ -235,6 +235,15 @@ def test_a_wrong_run_json_is_found(run, change, says):
     assert any(says in problem for problem in found), found
 
 
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_every_version_of_the_format_so_far_is_read(run, version):
+    reseal(run, schema_version=version)
+    assert json.loads((run / "run.json").read_bytes())["schema_version"] == version
+    report = verify_run(run)
+    assert (report.status, report.findings) == ("complete", ())
+    assert verify(run).ok()
+
+
 def test_a_run_json_that_only_looks_the_same_is_found(run):
     content = json.loads((run / "run.json").read_text(encoding="utf-8"))
     (run / "run.json").write_text(json.dumps(content), encoding="utf-8")

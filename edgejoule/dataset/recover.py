@@ -8,6 +8,7 @@ moves to its place by one rename.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,11 +104,7 @@ def _claim(partial: Path) -> int | None:
 
 
 def _request(partial: Path) -> dict[str, Any]:
-    try:
-        found = read_json(partial / "request.json")
-    except MeasurementError:
-        return {}
-    return found if isinstance(found, dict) else {}
+    return _object_in(partial / "request.json")
 
 
 def _recover_one(partial: Path) -> Recovered:
@@ -197,9 +194,12 @@ def _set_damaged_aside(partial: Path) -> list[str]:
 
 
 def _incomplete_run(partial: Path, request: dict[str, Any]) -> dict[str, Any]:
-    """Return the `run.json` of a killed run, from its request and what it recorded."""
+    """Return the `run.json` of a killed run, from its request, its set-up and what it recorded."""
     lacking = "request.json is missing or damaged" if not request.get("config") else ""
     config = request.get("config") or _UNKNOWN_CONFIG
+    setup = _object_in(partial / "artefacts" / "setup.json")
+    engine = _object_in(partial / "engine.json")
+    machine = _object(request.get("machine"))
     power = _power_facts(partial)
     simulated = bool(power.get("simulated"))
     counts = _inference_counts(partial)
@@ -212,12 +212,20 @@ def _incomplete_run(partial: Path, request: dict[str, Any]) -> dict[str, Any]:
         if not (partial / name).is_file()
         and not (name == "power.parquet" and config.get("sensor") == "none")
     ]
+    if not setup:
+        missing.append("setup.json is missing or damaged: weights are taken from the request")
+    program = _object(machine.get("libraries")).get("edgejoule")
+    versions = _object(setup.get("versions")) or _object(engine.get("versions"))
     facts = {
-        "machine": request.get("machine") or {},
-        "board_id": request.get("board_id"),
-        "power_mode": request.get("power_mode"),
-        "input": request.get("input") or {},
-        "versions": request.get("versions") or {},
+        "command": [str(word) for word in request.get("command") or ()],
+        "why": _object(request.get("why")),
+        "machine": machine,
+        "board_id": machine.get("board_id"),
+        "power_mode": machine.get("power_mode"),
+        "source": _object(setup.get("source")),
+        "input": _object(setup.get("input")),
+        "accuracy": _object(setup.get("accuracy")) or None,
+        "versions": {**({"edgejoule": program} if program else {}), **versions},
     }
     return {
         **facts,
@@ -227,17 +235,19 @@ def _incomplete_run(partial: Path, request: dict[str, Any]) -> dict[str, Any]:
         "config": config,
         "config_sha256": config_sha256(config),
         "sensor": {
-            "name": str(config.get("sensor", "none")),
+            "name": str(power.get("sensor") or config.get("sensor", "none")),
             "simulated": simulated,
-            **{key: power[key] for key in ("refresh_ns", "configuration", "channels") if power},
+            **{key: power[key] for key in _SENSOR_FACTS if key in power},
         },
         "simulated": simulated,
-        "weights": _weights(request, config),
+        "weights": _weights(setup, config),
         "clock": {"wall_anchor": power.get("wall_anchor") or request.get("wall_anchor")},
         "summary": {"inferences": counts},
     }
 
 
+# As a finished run has them; of these a trace of the first versions has the first three alone.
+_SENSOR_FACTS = ("refresh_ns", "configuration", "channels", "groups", "board", "total")
 _UNKNOWN_CONFIG: dict[str, Any] = {
     "model": "unknown",
     "backend": "unknown",
@@ -246,12 +256,37 @@ _UNKNOWN_CONFIG: dict[str, Any] = {
     "weights": "unknown",
     "sensor": "none",
 }
+_WEIGHTS = ("pretrained", "random", "user")
 
 
-def _weights(request: dict[str, Any], config: dict[str, Any]) -> str:
-    """Return where the weights come from; what cannot be known counts as random, never as real."""
-    said = request.get("weights") or config.get("weights")
-    return str(said) if said in {"pretrained", "random", "user"} else "random"
+def _weights(setup: dict[str, Any], config: dict[str, Any]) -> str:
+    """Return where the weights come from: as the set-up found them, else as they were asked for.
+
+    Of a user's file they are the user's, whatever was asked; what cannot be known counts as random,
+    never as real.
+    """
+    if setup.get("weights") in _WEIGHTS:
+        return str(setup["weights"])
+    own = config.get("engine") or config.get("model_sha256")
+    if own or _OWN_FILE.search(str(config.get("model"))):
+        return "user"
+    asked = config.get("weights")
+    return str(asked) if asked in _WEIGHTS else "random"
+
+
+_OWN_FILE = re.compile(r"\.(py(:\w*)?|onnx|pt2)$", re.IGNORECASE)
+
+
+def _object(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _object_in(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file, {} if it is absent or damaged."""
+    try:
+        return _object(read_json(path))
+    except MeasurementError:
+        return {}
 
 
 def _power_facts(partial: Path) -> dict[str, Any]:
