@@ -388,7 +388,7 @@ def test_without_tensorrt_the_mend_is_the_machines(
     probe.cache_clear()
     (tmp_path / "release").write_text("# R36")
     release = tmp_path / ("release" if jetson else "none")
-    monkeypatch.setattr(tensorrt_backend, "_TEGRA_RELEASE", release)
+    monkeypatch.setattr(tensorrt_backend, "TEGRA_RELEASE", release)
     found = TensorRtBackend().availability()
     assert not found.usable
     assert "not installed" in found.why

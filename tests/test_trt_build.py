@@ -10,7 +10,8 @@ import pytest
 
 from edgejoule.errors import MeasurementError, UsageError
 from edgejoule.inference.backend import BuildOptions
-from edgejoule.inference.trt.build import Built, build_plan, device_index, workspace_bytes
+from edgejoule.inference.trt.build import Built, build_plan, workspace_bytes
+from edgejoule.inference.trt.common import device_index
 from edgejoule.inference.trt.cuda_types import CudaDevice, CudaOutOfMemory
 from edgejoule.inference.trt.library import make_log
 from tests.support_trt_builder import VERSIONS, X, flags_of, load_double, options, write_graph
@@ -299,8 +300,10 @@ def test_the_timing_cache_of_an_experiment_is_used_again(
 
 def test_a_device_that_is_none_is_refused() -> None:
     assert device_index("cuda:3") == 3
-    with pytest.raises(UsageError, match="does not run on 'cpu'"):
-        device_index("cpu")
+    assert device_index("cuda") == 0
+    for device in ("cpu", "cuda:x", "cpu:1"):
+        with pytest.raises(UsageError, match=f"tensorrt does not run on '{device}'; use --device"):
+            device_index(device)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 
 from edgejoule.errors import MeasurementError, UsageError
 from edgejoule.inference.backend import BuildOptions
-from edgejoule.inference.trt.session import PlanSession, device_index, open_plan_session
+from edgejoule.inference.trt.session import PlanSession, open_plan_session
 from tests.support_cudart import MIB, FakeCuda
 from tests.support_tensorrt import VERSIONS, load_double, plan_of
 
@@ -325,12 +325,6 @@ def test_no_graph_of_outputs_of_any_size(opened: Open, cuda: FakeCuda) -> None:
 
 
 # What goes wrong
-
-
-def test_a_device_that_is_none_of_cudas_is_refused() -> None:
-    assert device_index("cuda:3") == 3
-    with pytest.raises(UsageError, match="TensorRT does not run on cpu; use an NVIDIA GPU"):
-        device_index("cpu")
 
 
 def test_a_refused_plan_leaves_nothing_behind(opened: Open, cuda: FakeCuda) -> None:

@@ -1,4 +1,7 @@
 """TensorRT and Torch-TensorRT: build, run on a context of our own, time every layer."""
 
-# Among the artefacts: the plan with what built it, as `--engine` takes it.
+# Among the artefacts: the plan's bytes, what the session needs of it, and the plan with what built
+# it, as `--engine` takes it.
+PLAN_FILE = "plan.engine"
+SESSION_FILE = "plan.json"
 ENGINE_FILE = "engine.ejplan"

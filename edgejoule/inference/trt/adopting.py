@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from edgejoule.errors import UsageError
 from edgejoule.inference.backend import BuildOptions, EngineDescription, Layer, Tensor
 from edgejoule.inference.common import write_json
-from edgejoule.inference.trt.build import device_index
+from edgejoule.inference.trt import PLAN_FILE, SESSION_FILE
+from edgejoule.inference.trt.common import device_index
 from edgejoule.inference.workload import InputSpec
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from edgejoule.inference.trt.engine_file import EngineFile
     from edgejoule.inference.trt.origin import Origin
 
-PLAN_FILE = "plan.engine"
-SESSION_FILE = "plan.json"
 INSPECTOR_FILE = "inspector.json"
 
 _OF_BUILDING = ("optimization_level", "allow_fallback", "shape_min", "shape_max")

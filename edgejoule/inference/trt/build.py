@@ -18,6 +18,7 @@ from typing import Any
 from edgejoule.errors import EdgejouleError, MeasurementError, UsageError
 from edgejoule.inference.backend import BuildOptions
 from edgejoule.inference.common import short
+from edgejoule.inference.trt.common import check_level, device_index
 from edgejoule.inference.trt.cuda_types import CudaDevice, CudaOutOfMemory
 from edgejoule.inference.trt.network import check_types, parse_network, set_profile
 from edgejoule.inference.trt.precision import Typing, check_dtype, typing_of
@@ -110,12 +111,7 @@ def check_options(options: BuildOptions) -> None:
         raise UsageError(
             f"backend tensorrt has no option {unknown[0]!r}", f"it has {', '.join(OPTIONS)}"
         )
-    level = given.get("optimization_level")
-    if level is not None and (type(level) is not int or not 0 <= level <= 5):
-        # TensorRT takes any number above 5 for 5 without a word.
-        raise UsageError(
-            f"optimisation level {level!r} does not exist", "--optimization-level takes 0 to 5"
-        )
+    check_level(given.get("optimization_level"))
     limit = options.memory_limit_gib
     if limit is not None and limit <= 0:
         raise UsageError(f"a memory limit of {limit} GiB leaves no memory", "give more than 0")
@@ -198,18 +194,6 @@ def _note(settings: Try) -> dict[str, Any]:
         "optimization_level": settings.level,
         "changed": settings.changed,
     }
-
-
-def device_index(device: str) -> int:
-    """Return the index in `cuda:<index>`.
-
-    Raises:
-        UsageError: It is no CUDA device.
-    """
-    kind, _, index = device.partition(":")
-    if kind != "cuda" or not (index or "0").isdigit():
-        raise UsageError(f"backend tensorrt does not run on {device!r}", "use --device 0")
-    return int(index or 0)
 
 
 def workspace_bytes(options: BuildOptions, device: CudaDevice | None) -> int | None:

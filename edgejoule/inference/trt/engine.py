@@ -18,7 +18,8 @@ from edgejoule.inference.common import short
 from edgejoule.inference.trt.context import Context, short_log
 from edgejoule.inference.trt.library import Log
 
-_DTYPES = {
+# Members of `trt.DataType` -> this project's names.
+DATA_TYPES = {
     "FLOAT": "float32",
     "HALF": "float16",
     "BF16": "bfloat16",
@@ -127,11 +128,11 @@ def open_engine(trt: Any, plan: bytes, log: Any, allocator: Any = None) -> Engin
         UsageError: The plan is not for this TensorRT, GPU or platform, or is no plan.
         MeasurementError: It does not deserialise for another reason, want of memory among them.
     """
-    before = len(log.errors)
+    before = log.error_count
     try:
         runtime = trt.Runtime(log)
     except Exception as error:  # pybind11: "factory function returned nullptr", a TypeError
-        logged = short_log("; ".join(log.errors[before:]) or short(error))
+        logged = short_log("; ".join(log.errors_since(before)) or short(error))
         raise MeasurementError(
             f"TensorRT {trt.__version__} creates no runtime ({logged})",
             "check that the NVIDIA driver works (nvidia-smi) and serves this version of TensorRT",
@@ -143,9 +144,9 @@ def open_engine(trt: Any, plan: bytes, log: Any, allocator: Any = None) -> Engin
     try:
         engine = runtime.deserialize_cuda_engine(plan)
     except Exception as error:
-        raise refusal(trt, "; ".join(log.errors[before:]) or short(error)) from error
+        raise refusal(trt, "; ".join(log.errors_since(before)) or short(error)) from error
     if engine is None:
-        raise refusal(trt, "; ".join(log.errors[before:]))
+        raise refusal(trt, "; ".join(log.errors_since(before)))
     return Engine(trt, runtime, engine, log, allocator)
 
 
@@ -257,7 +258,7 @@ class Engine:
                 while, on its default shapes.
 
         Raises:
-            MeasurementError: The inspector gives nothing.
+            MeasurementError: The inspector gives nothing of an engine that it knows more of.
         """
         with contextlib.ExitStack() as stack:
             if context is None:
@@ -275,11 +276,11 @@ class Engine:
                 ) from error
             finally:
                 del inspector
-        if not text:
+        if not text and self.verbosity != "NONE":
             raise MeasurementError(
                 f"TensorRT's inspector says nothing of the engine ({self.log.last_error()})"
             )
-        return str(text)
+        return str(text or "")
 
     def context(self, profile: int = 0, stream: int = 0) -> Context:
         """Return an execution context.
@@ -312,7 +313,7 @@ def _binding(trt: Any, engine: Any, name: str) -> Binding:
     return Binding(
         name=name,
         is_input=engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT,
-        dtype=_DTYPES.get(dtype, dtype.lower()),
+        dtype=DATA_TYPES.get(dtype, dtype.lower()),
         shape=tuple(int(size) for size in engine.get_tensor_shape(name)),
         on_host=engine.get_tensor_location(name) == trt.TensorLocation.HOST,
         is_shape=bool(engine.is_shape_inference_io(name)),

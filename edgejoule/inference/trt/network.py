@@ -14,21 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from edgejoule.errors import EdgejouleError, UsageError
+from edgejoule.inference.trt.engine import DATA_TYPES
 from edgejoule.inference.trt.library import version_of
 from edgejoule.inference.trt.precision import Typing
 from edgejoule.inference.workload import InputSpec
 
-DATA_TYPES = {
-    "FLOAT": "float32",
-    "HALF": "float16",
-    "BF16": "bfloat16",
-    "INT8": "int8",
-    "INT32": "int32",
-    "INT64": "int64",
-    "BOOL": "bool",
-    "UINT8": "uint8",
-    "FP8": "fp8",
-}
+# A network's types are compared with a run's dtype, which does not tell the kinds of fp8 apart.
+_DTYPES = {**DATA_TYPES, "FP8": "fp8"}
 _UNSUPPORTED = re.compile(
     r"not supported|No importer registered|UNSUPPORTED_NODE|unsupported|[Pp]lugin not found"
 )
@@ -181,18 +173,25 @@ def _dtypes(definition: Any) -> dict[str, int]:
     found: Counter[str] = Counter()
     for index in range(definition.num_layers):
         layer = definition.get_layer(index)
-        if str(layer.type.name) == "CONSTANT":
+        kind = str(layer.type.name)
+        if kind == "CONSTANT":
             continue
         for output in range(layer.num_outputs):
             tensor = layer.get_output(output)
-            if tensor is not None:
-                found[_dtype(tensor)] += 1
+            if tensor is None:
+                continue
+            dtype = _dtype(tensor)
+            # Before the build a weakly typed network may call it float (NVIDIA/TensorRT issues
+            # 2941, 2962, 3844); there it quantises to int8 alone.
+            if kind == "QUANTIZE" and dtype in {"float32", "float16"}:
+                dtype = "int8"
+            found[dtype] += 1
     return dict(sorted(found.items()))
 
 
 def _dtype(tensor: Any) -> str:
     name = str(tensor.dtype.name)
-    return DATA_TYPES.get(name, name.lower())
+    return _DTYPES.get(name, name.lower())
 
 
 def check_types(network: Network, dtype: str, label: str, *, explicit: bool) -> None:

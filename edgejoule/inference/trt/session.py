@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any
 from edgejoule.errors import EdgejouleError, MeasurementError, UsageError
 from edgejoule.inference.backend import BuildOptions, LayerTimes, Profiler
 from edgejoule.inference.memory_limit import limit_tensorrt, tensorrt_allocator
+from edgejoule.inference.trt import PLAN_FILE, SESSION_FILE
 from edgejoule.inference.trt.buffers import Buffers
+from edgejoule.inference.trt.common import device_index
 from edgejoule.inference.trt.cuda_types import CudaError
 from edgejoule.inference.trt.engine import open_engine
 from edgejoule.inference.trt.library import load_tensorrt, make_log
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
     from edgejoule.inference.trt.cuda import Cuda
 
 WARM_INFERENCES = 2  # with the profiler, before each chunk
-PLAN_FILE = "plan.engine"
-SESSION_FILE = "plan.json"
 OVERLAP = "layers may overlap, their sum is not the latency"
 
 _TIMES_PER_CHUNK = 100_000
@@ -370,18 +370,6 @@ class PlanProfiler:
                 f"({when} a chunk of inferences)",
                 "build the engine again; if it stays so, report the version of TensorRT",
             )
-
-
-def device_index(device: str) -> int:
-    """Return the number of `cuda:<number>`.
-
-    Raises:
-        UsageError: It is another device.
-    """
-    kind, _, number = device.partition(":")
-    if kind != "cuda" or not (number or "0").isdigit():
-        raise UsageError(f"TensorRT does not run on {device}", "use an NVIDIA GPU: --device 0")
-    return int(number or 0)
 
 
 def _mib(nbytes: int | None) -> float | None:

@@ -34,13 +34,13 @@ from edgejoule.inference.trt.adopting import (
     with_known_layers,
 )
 from edgejoule.inference.trt.build import OPTIONS, build_plan, check_options
-from edgejoule.inference.trt.precision import check_dtype, dtypes_of, typing_of
+from edgejoule.inference.trt.common import TEGRA_RELEASE, probed_devices, probed_dtypes
+from edgejoule.inference.trt.precision import check_dtype, typing_of
 
 if TYPE_CHECKING:
     from edgejoule.inference.trt.origin import Origin
     from edgejoule.inference.workload import LoadedModel
 
-_TEGRA_RELEASE = Path("/etc/nv_tegra_release")  # written by L4T, on every Jetson
 _PROBE = """
 import json
 from edgejoule.errors import EdgejouleError, UsageError
@@ -86,18 +86,11 @@ class TensorRtBackend:
 
     def dtypes(self, device: str) -> tuple[str, ...]:
         """Return what the GPU's compute capability and this TensorRT have, float16 first."""
-        facts = probe(_PROBE).facts
-        devices = facts.get("devices", ())
-        kind, _, index = device.partition(":")
-        if kind != "cuda" or not index.isdigit() or int(index) >= len(devices):
-            return ()
-        major, minor = devices[int(index)]["capability"]
-        return dtypes_of((major, minor), facts["dtypes"])
+        return probed_dtypes(probe(_PROBE).facts, device)
 
     def devices(self) -> tuple[str, ...]:
         """Return the CUDA devices."""
-        found = probe(_PROBE).facts.get("devices", ())
-        return tuple(f"cuda:{index}" for index in range(len(found)))
+        return probed_devices(probe(_PROBE).facts)
 
     def build(
         self, model: LoadedModel, options: BuildOptions, artefacts: Path
@@ -246,7 +239,7 @@ def _write_engine_file(
 def _mend() -> str:
     """Return how TensorRT is installed on a machine like this one."""
     python = platform.python_version()
-    if _TEGRA_RELEASE.exists():
+    if TEGRA_RELEASE.exists():
         return (
             "apt install python3-libnvinfer, which serves the system's Python alone (3.8 on "
             f"JetPack 5, 3.10 on 6, 3.12 on 7; this is {python}): in an environment of its own, "

@@ -18,6 +18,13 @@ from edgejoule.inference.backend import (
     Session,
 )
 from edgejoule.inference.probe import probe
+from edgejoule.inference.trt.common import (
+    TEGRA_RELEASE,
+    check_level,
+    device_index,
+    probed_devices,
+    probed_dtypes,
+)
 from edgejoule.inference.trt.torch_arguments import FROM_USER, TENSOR_DTYPES, quantised
 
 if TYPE_CHECKING:
@@ -29,7 +36,6 @@ OPTIONS = (*FROM_USER, "cuda_graphs")
 DEFAULT_MIN_BLOCK_SIZE = 5
 """torch_tensorrt's own default since its first dynamo frontend: what its users run by default."""
 
-_TEGRA_RELEASE = Path("/etc/nv_tegra_release")
 _MEND = (
     "pip install torch_tensorrt of the same minor version as torch; "
     "docs/TorchTensorRT.md names the versions for Jetson"
@@ -83,21 +89,12 @@ class TorchTensorRtBackend:
 
     def dtypes(self, device: str) -> tuple[str, ...]:
         """Return what the GPU and TensorRT have, float16 first; int8 and fp8 are not built here."""
-        from edgejoule.inference.trt.precision import dtypes_of
-
-        facts = probe(_PROBE).facts
-        devices = facts.get("devices", ())
-        kind, _, index = device.partition(":")
-        if kind != "cuda" or not index.isdigit() or int(index) >= len(devices):
-            return ()
-        capability = tuple(devices[int(index)]["capability"])
-        every = dtypes_of((capability[0], capability[1]), tuple(facts["dtypes"]))
+        every = probed_dtypes(probe(_PROBE).facts, device)
         return tuple(dtype for dtype in every if dtype in TENSOR_DTYPES)
 
     def devices(self) -> tuple[str, ...]:
         """Return the CUDA devices."""
-        found = probe(_PROBE).facts.get("devices", ())
-        return tuple(f"cuda:{index}" for index in range(len(found)))
+        return probed_devices(probe(_PROBE).facts)
 
     def build(
         self, model: LoadedModel, options: BuildOptions, artefacts: Path
@@ -189,18 +186,13 @@ def check_options(options: BuildOptions) -> None:
         raise UsageError(f"backend torch-tensorrt has no option {unknown[0]!r}", mend)
     if options.dtype not in TENSOR_DTYPES:
         raise quantised(options.dtype)
-    level = given.get("optimization_level")
-    if level is not None and (type(level) is not int or not 0 <= level <= 5):
-        # TensorRT takes any number above 5 for 5 without a word.
-        raise UsageError(
-            f"optimisation level {level!r} does not exist", "--optimization-level takes 0 to 5"
-        )
+    check_level(given.get("optimization_level"))
     least = given.get("min_block_size")
     if least is not None and (type(least) is not int or least < 1):
         raise UsageError(f"a smallest part of {least!r} operations", "--min-block-size takes 1 up")
 
 
-def notes(version: str, release: Path = _TEGRA_RELEASE) -> tuple[str, ...]:
+def notes(version: str, release: Path = TEGRA_RELEASE) -> tuple[str, ...]:
     """Return what is known of this version of torch_tensorrt on this board, and is no good news."""
     from edgejoule.inference.trt.torch_names import version_of
 
@@ -226,11 +218,7 @@ def _apply(options: BuildOptions) -> CudaDevice:
 
     from edgejoule.inference.trt.cuda_types import CudaDevice
 
-    kind, _, index = options.device.partition(":")
-    if kind != "cuda":
-        raise UsageError(
-            f"backend torch-tensorrt does not run on {options.device!r}", "use --device 0"
-        )
+    index = device_index(options.device, TorchTensorRtBackend.name)
     if not torch.cuda.is_available():
         raise UsageError(
             f"device {options.device}: this torch {torch.__version__} sees no CUDA device",
@@ -242,7 +230,7 @@ def _apply(options: BuildOptions) -> CudaDevice:
     if options.dtype in {"float32", "tf32"}:
         torch.backends.cuda.matmul.allow_tf32 = options.dtype == "tf32"
         torch.backends.cudnn.allow_tf32 = options.dtype == "tf32"
-    told: Any = torch.cuda.get_device_properties(int(index or 0))
+    told: Any = torch.cuda.get_device_properties(index)
     return CudaDevice(
         name=str(told.name),
         compute_capability=(int(told.major), int(told.minor)),
