@@ -122,3 +122,28 @@ def test_a_profiler_cannot_hold_longer_than_the_layers_leave():
     )  # fmt: skip
     assert rows[1].dynamic_mj == pytest.approx(0.0)  # the gap
     assert rows[0].dynamic_mj == pytest.approx(9.0)
+
+
+def test_the_baselines_interval_moves_what_it_is_taken_from():
+    """Moving the baseline by its half-width moves energies by no more than that part of theirs."""
+    n = 40
+    energy_mj, duration_ns = np.full(n, 80.0), np.full(n, 10_000_000)
+    held_ns = np.full(n, 8_000_000)
+    blocks = np.diff(np.append(block_starts(n), n))
+    layer_ns = np.outer(blocks, [1_000_000.0])
+
+    def split(baseline_mw):
+        return attribute("x", energy_mj, duration_ns, layer_ns, baseline_mw, 100.0, held_ns)
+
+    for now, moved in zip(split(5000.0)[:2], split(5100.0)[:2], strict=True):
+        assert now.dynamic_statistical_mj == pytest.approx(abs(moved.dynamic_mj - now.dynamic_mj))
+        assert now.gross_statistical_mj == pytest.approx(abs(moved.gross_mj - now.gross_mj))
+    assert split(5000.0)[0].dynamic_statistical_mj == pytest.approx(0.5)
+
+
+def test_layers_without_any_time_are_no_division_by_zero():
+    held_ns = np.full(4, 1_000_000)
+    rows = attribute(
+        "x", np.full(4, 5.0), np.full(4, 1_000_000), np.zeros((4, 2)), 1000.0, None, held_ns
+    )
+    assert [row.dynamic_mj for row in rows[:2]] == [0.0, 0.0]

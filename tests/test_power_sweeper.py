@@ -83,7 +83,8 @@ class WithoutDescriptors:
         self.channels, self.read, self.groups = sensor.channels, sensor.read, sensor.groups
 
 
-numbers = st.integers(-(2**63), 2**63 - 1) | st.integers(-5, 5)
+# -2^63 is how a record says that there is no value (docs/DatasetFormats.md).
+numbers = st.integers(-(2**63) + 1, 2**63 - 1) | st.integers(-5, 5)
 
 
 @settings(max_examples=40, deadline=None)

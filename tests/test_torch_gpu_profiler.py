@@ -168,7 +168,9 @@ def test_what_the_profiler_adds_to_an_inference_is_told(gpu: Gpu) -> None:
     rest = lengths - times.held_ns - times.duration_ns.reshape(3, -1).sum(axis=1)
     assert (times.held_ns > 0.5 * lengths).all()  # this host is far slower than this device
     assert (rest >= 0).all()
-    assert rest.max() <= 5_000 + EVENT_NS  # the host waits for the end
+    ways = BETWEEN_NS * sum(max(0, len(kernels) - 1) for kernels in NODES)  # there in any case
+    assert ways - 1 <= rest.min()
+    assert rest.max() <= ways + 5_000 + EVENT_NS + 1  # and the host waits for the end
 
 
 def test_events_are_made_once_and_there_is_one_wait_per_inference(gpu: Gpu) -> None:

@@ -132,14 +132,14 @@ def attribute(
     shares = layer_ns / block_ns[:, None]
     shares = np.column_stack([shares, 1.0 - shares.sum(axis=1)])  # the last column is the gap
     seconds = shares * block_ns[:, None] * 1e-9
+    busy, busy_ns = shares, block_ns
     if baseline_mw is None:
         gross, dynamic = shares * block_mj[:, None], None
     else:
         idle_mj = block_ns * 1e-9 * baseline_mw
-        busy_ns = block_ns
         if held_ns is not None:
             held = np.add.reduceat(held_ns.astype(np.float64), starts)
-            busy_ns = np.maximum(block_ns - held, layer_ns.sum(axis=1))
+            busy_ns = np.maximum(np.maximum(block_ns - held, layer_ns.sum(axis=1)), 1.0)
         busy = layer_ns / busy_ns[:, None]
         busy = np.column_stack([busy, 1.0 - busy.sum(axis=1)])
         dynamic = busy * (block_mj - idle_mj)[:, None]
@@ -152,13 +152,16 @@ def attribute(
         dynamic_mj = dynamic_half = None
         if dynamic is not None:
             dynamic_mj = float(dynamic[:, column].sum() / n)
-            per_inference_s = float(seconds[:, column].sum() / n)
-            of_baseline = (
-                None
-                if baseline_half_width_mw is None
-                else baseline_half_width_mw * abs(per_inference_s)
+            # How far each moves with the baseline: dynamic by its share of the whole, gross by
+            # what that differs from its own time, which is nothing where nothing is held.
+            drawn_s = float((busy[:, column] * block_ns).sum() * 1e-9 / n)
+            own_s = float(seconds[:, column].sum() / n)
+            dynamic_half = combine(
+                half_width_of(dynamic[:, column] / sizes),
+                _of_baseline(baseline_half_width_mw, drawn_s),
             )
-            dynamic_half = combine(half_width_of(dynamic[:, column] / sizes), of_baseline)
+            if held_ns is not None and baseline_half_width_mw is not None:
+                half = combine(half, _of_baseline(baseline_half_width_mw, own_s - drawn_s))
         rows.append(
             EnergyRow(
                 METHOD,
@@ -186,3 +189,8 @@ def attribute(
         )
     )  # fmt: skip
     return rows
+
+
+def _of_baseline(half_width_mw: float | None, seconds: float) -> float | None:
+    """Return what a baseline's half-width makes of an energy that moves with it, mJ."""
+    return None if half_width_mw is None else half_width_mw * abs(seconds)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from edgejoule.inference.workload import LoadedModel
 
 # Outputs of further input sets are not kept beyond this; the first set's always are.
-_KEEP_BYTES = 1 << 30
+_KEEP_BYTES = 1 << 27
 _OUT_OF_MEMORY = (
     "out of memory", "outofmemory", "can't allocate memory", "bad_alloc", "failed to allocate",
 )  # fmt: skip

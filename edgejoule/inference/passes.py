@@ -344,7 +344,7 @@ def profiled_pass(
         writer.flush()
         recorded += times.inferences
         if times.held_ns is not None:
-            held_us += np.rint(times.held_ns / 1e3).astype(int).tolist()
+            held_us += (times.held_ns // 1000).tolist()
         done += count
         chunks += 1
         runner.check()

@@ -211,9 +211,10 @@ class GpuProfiler:
             offsets[index] = np.maximum(begins_ns, 0)
             durations[index] = np.rint(np.maximum(lengths, 0))
             if steps:
-                # What the device did until the last node's end, and was no node.
+                # What the device did until the last node's end, and was no node nor its way from
+                # kernel to kernel, which is there without events too.
                 over = min(last, end_ns - start_ns)
-                held_ns[index] = max(0, over - int(durations[index].sum()))
+                held_ns[index] = max(0, over - int(durations[index].sum()) - self._ways_ns())
         if self._pace is not None and len(self._late) > late:
             self._pace.widen()
         self._host_ns = []
@@ -236,6 +237,12 @@ class GpuProfiler:
     def close(self) -> None:
         """Free the events."""
         self._events = []
+
+    def _ways_ns(self) -> int:
+        """Return the time between the kernels of the same node, all nodes together."""
+        if self._cost is None or self._kernels is None:
+            return 0
+        return round(self._cost.further_ns * sum(max(0, count - 1) for count in self._kernels))
 
     def _rerun(self) -> None:
         """Run one inference in place of whatever was run before."""
