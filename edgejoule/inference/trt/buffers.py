@@ -68,6 +68,7 @@ class Buffers:
         for binding in engine.bindings:
             check_binding(binding)
         self.addresses = [{} for _ in sets]
+        staged: list[np.ndarray] = []  # until the stream has read them
         for binding in engine.inputs:
             arrays = [self._cast(binding, one) for one in sets]
             first = arrays[0]
@@ -79,6 +80,7 @@ class Buffers:
                 continue
             for array, addresses in zip(arrays, self.addresses, strict=True):
                 address = self._allocate(array.nbytes)
+                staged.append(array)
                 self._cuda.copy_to_device(address, array, self._stream)
                 addresses[binding.name] = address
         for name, address in self.addresses[0].items():
@@ -87,6 +89,7 @@ class Buffers:
         for binding in engine.outputs:
             self._bind_output(binding)
         self._cuda.synchronise(self._stream)
+        staged.clear()
 
     def dynamic_outputs(self) -> tuple[str, ...]:
         """The outputs whose shape depends on values."""
@@ -179,7 +182,9 @@ class Buffers:
                 f"output {name} took {allocator.wanted} bytes, more than the "
                 f"{self._outputs[name][1]} that TensorRT had named as the most"
             )
-        shape: tuple[int, ...] = allocator.shape
+        shape: tuple[int, ...] | None = allocator.shape
+        if shape is None:
+            raise MeasurementError(f"TensorRT did not say of which shape output {name} is")
         return shape
 
 
@@ -246,7 +251,7 @@ def make_output_allocator(trt: Any, address: int, nbytes: int) -> Any:
     class _Allocator(trt.IOutputAllocator):  # type: ignore[misc]  # known at run time only
         def __init__(self) -> None:
             trt.IOutputAllocator.__init__(self)
-            self.shape: tuple[int, ...] = ()
+            self.shape: tuple[int, ...] | None = None  # until TensorRT tells it
             self.wanted = 0
 
         def reallocate_output(

@@ -46,10 +46,10 @@ class Context:
 
     def _make(self) -> None:
         engine = self.engine
-        before = len(engine.log.errors)
+        before = engine.log.error_count
         context = engine.raw.create_execution_context()
         if context is None:
-            logged = short_log("; ".join(engine.log.errors[before:]) or engine.log.last_error())
+            logged = short_log("; ".join(engine.log.errors_since(before)) or engine.log.last_error())
             raise MeasurementError(
                 f"TensorRT makes no execution context ({logged})",
                 "free memory of the GPU, raise --memory-limit-gib, or use a smaller batch",

@@ -326,9 +326,9 @@ def load_cuda(paths: Iterable[str] | None = None, load: Callable[[str], Any] = c
             continue
         except CudaError as error:
             refused.append(_refusal(cuda, error))
-            if error.code == types.INSUFFICIENT_DRIVER:
-                continue  # an older runtime may do
-            break
+            if error.code == types.NO_DEVICE:
+                break  # no runtime will see one
+            continue  # another runtime may do: an older one, or one that is whole
         return cuda
     if not refused:
         raise UsageError(

@@ -180,12 +180,13 @@ def profile_of(name: str) -> int:
 
 def _layer(position: int, entry: Any) -> InspectedLayer:
     if isinstance(entry, str):
-        return InspectedLayer(entry, profile=profile_of(entry))
+        # The profiler names unnamed ones by their number.
+        return InspectedLayer(entry or str(position), profile=profile_of(entry))
     if not isinstance(entry, dict):
         raise MeasurementError(
             f"the engine inspector's layer {position} is neither an object nor a name", _MEND
         )
-    name = _text(entry.get("Name")) or str(position)  # the profiler names unnamed ones so
+    name = _text(entry.get("Name")) or str(position)
     kind = _text(entry.get("LayerType")) or _text(entry.get("ParameterType"))
     return InspectedLayer(
         name=name,

@@ -24,6 +24,9 @@ _INSTALL = (
     "elsewhere: pip install tensorrt"
 )
 _KEPT_LINES = 200  # of warnings and of errors; a build may give thousands
+# TensorRT and its plugin library keep a bare pointer to a logger, maybe longer than the objects
+# that were made with it: a logger lives as long as the process.
+_KEPT: list[Any] = []
 
 
 class Log(Protocol):
@@ -32,8 +35,13 @@ class Log(Protocol):
     errors: list[str]
     warnings: list[str]
 
+    error_count: int
+
     def last_error(self) -> str:
         """Return the last errors as one line, the oldest first; empty if there was none."""
+
+    def errors_since(self, count: int) -> list[str]:
+        """Return the errors that came after `error_count` was this, as far as they are kept."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +125,14 @@ def make_log(trt: Any) -> Any:
             trt.ILogger.__init__(self)
             self.errors: list[str] = []
             self.warnings: list[str] = []
+            self.error_count = 0  # of all that ever came, also those that are not kept
 
         def log(self, severity: Any, msg: str) -> None:
             """Keep and print what TensorRT says; called by TensorRT, from any of its threads."""
             name = severity.name
             if name in {"ERROR", "INTERNAL_ERROR"}:
                 kept = self.errors
+                self.error_count += 1
             elif name == "WARNING":
                 kept = self.warnings
             else:
@@ -136,7 +146,14 @@ def make_log(trt: Any) -> Any:
             """Return the last three errors as one line, the oldest first."""
             return " | ".join(dict.fromkeys(self.errors[-3:]))
 
-    return _Log()
+        def errors_since(self, count: int) -> list[str]:
+            """Return what came after `error_count` was this, as far as it is kept."""
+            new = self.error_count - count
+            return self.errors[-new:] if new > 0 else []
+
+    log = _Log()
+    _KEPT.append(log)
+    return log
 
 
 _USED: dict[str, tuple[str, ...]] = {
@@ -196,7 +213,7 @@ _USED: dict[str, tuple[str, ...]] = {
         "set_output_allocator",
         "set_tensor_address",
     ),
-    "ILayer": ("get_output", "metadata", "name", "num_outputs"),
+    "ILayer": ("get_output", "metadata", "name", "num_outputs", "type"),
     "ILogger": ("log",),
     "INetworkDefinition": (
         "get_input",
