@@ -6,7 +6,7 @@ versions, one median) over all of them: no distribution, so no interval, and thi
 none. Its options changed over the versions; what a program knows is read from its own `--help`.
 
 Sources: options and file formats as printed and written by TensorRT's open samples, common
-sampleOptions.cpp and sampleReporting.cpp, 7.1 to 10.16. Standard library only.
+sampleOptions.cpp and sampleReporting.cpp, 7.1 to 10.16; trtexec.cpp. Standard library only.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from statistics import fmean, median
 from typing import Any
 
 from edgejoule.errors import MeasurementError, UsageError
+from edgejoule.machine_state import memory_mib
 
 PLACES = ("/usr/src/tensorrt/bin/trtexec", "/opt/tensorrt/bin/trtexec")
 LIMITS = (
@@ -84,10 +85,54 @@ def known_options(help_text: str) -> frozenset[str]:
     return frozenset(re.findall(r"--([A-Za-z][A-Za-z0-9]*)", help_text))
 
 
+def check_profiler(program: Path, known: frozenset[str]) -> None:
+    """Refuse a trtexec whose clean pass would not be clean.
+
+    trtexec.cpp of 7.x attaches its profiler wherever `--exportTimes` is asked, and only there or
+    with `--dumpProfile`; 8.0 and newer attach it where a profile is asked. 8.0 brought
+    `--separateProfileRun`, by which the two are told apart.
+
+    Raises:
+        UsageError: It is of TensorRT 7 or older.
+    """
+    if not {"separateProfileRun", "profilingVerbosity"} & known:
+        raise UsageError(
+            f"{program} is of TensorRT 7: it attaches its profiler to every pass, so this command "
+            "does not measure with it",
+            "use JetPack 4.6 or 5 with TensorRT 8, or record power alone: "
+            "measure_power.py record --output trace.parquet -- trtexec ...",
+        )
+
+
+def workspace_mib(known: frozenset[str]) -> int | None:
+    """Return the workspace to give a build, None: the program's own default is as it should be.
+
+    Until 8.2 that is 16 MiB (`--workspace`), with which many a fast kernel is left out. From 8.4 on
+    (`--memPoolSize`) it is all of the GPU's memory. A quarter of this machine's memory is given.
+    """
+    if "workspace" not in known or "memPoolSize" in known:
+        return None
+    total = memory_mib().get("total")
+    return None if total is None else max(1, int(total / 4))
+
+
 def build_words(
-    onnx: Path, engine: Path, dtype: str, known: frozenset[str], layer_info: Path
+    onnx: Path,
+    engine: Path,
+    dtype: str,
+    known: frozenset[str],
+    layer_info: Path,
+    workspace: int | None = None,
 ) -> list[str]:
     """Return the arguments that build an engine.
+
+    Args:
+        onnx: The model.
+        engine: The plan to write.
+        dtype: One of `float32`, `tf32`, `float16`, `bfloat16`.
+        known: The options that this trtexec has.
+        layer_info: Where the inspector's JSON goes, if this trtexec gives it.
+        workspace: MiB (`workspace_mib`).
 
     Raises:
         UsageError: This trtexec has no such dtype.
@@ -102,6 +147,7 @@ def build_words(
         raise UsageError(f"this trtexec has no {flag}", "choose another --dtype")
     words = [f"--onnx={onnx}", f"--saveEngine={engine}"]
     words += [flag] if flag and flag.removeprefix("--") in known else []
+    words += [] if workspace is None else [f"--workspace={workspace}"]
     if "profilingVerbosity" in known:
         words.append("--profilingVerbosity=detailed")
     elif "nvtxMode" in known:
@@ -124,10 +170,11 @@ def clean_words(
     return words
 
 
-def profiled_words(engine: Path, seconds: float, profile: Path) -> list[str]:
+def profiled_words(engine: Path, seconds: float, profile: Path, known: frozenset[str]) -> list[str]:
     """Return the arguments of the pass with the layer profiler, an invocation of its own."""
-    duration = f"--duration={max(1, round(seconds))}"
-    return [f"--loadEngine={engine}", duration, "--warmUp=500", f"--exportProfile={profile}"]
+    words = [f"--loadEngine={engine}", f"--duration={max(1, round(seconds))}", "--warmUp=500"]
+    words.append(f"--exportProfile={profile}")
+    return [*words, "--dumpProfile"] if "dumpProfile" in known else words
 
 
 def read_profile(path: Path) -> tuple[int | None, tuple[LayerMean, ...]]:
@@ -206,7 +253,8 @@ def failure_in(lines: Iterable[str]) -> str:
 
 def _entries(path: Path) -> list[Mapping[str, Any]]:
     try:
-        loaded = json.loads(path.read_text(encoding="utf-8"))
+        # Names of layers may hold control characters (their metadata, TensorRT 10).
+        loaded = json.loads(path.read_text(encoding="utf-8"), strict=False)
     except (OSError, ValueError) as error:
         raise MeasurementError(
             f"trtexec left no readable {path.name} ({' '.join(str(error).split())[:120]})",

@@ -9,17 +9,21 @@ length over its inferences. The layers come from an invocation of their own.
 from __future__ import annotations
 
 import argparse
+import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgejoule.cli.power_options import add_sensor_options, put_back_left_over, where_of
-from edgejoule.errors import MeasurementError, UsageError
-from edgejoule.trtexec_energy import Clean, clean_energy
+from edgejoule.errors import EdgejouleError, MeasurementError, UsageError
 
 if TYPE_CHECKING:
+    from edgejoule.power.sensor import Where
     from edgejoule.supervision import StopFlag, Supervisor
+    from edgejoule.trtexec_energy import Clean, TimedPart
+
+    Run = Callable[..., list[TimedPart]]
 
 _IDLE_S = 5.0
 _PROFILED_S = 3.0
@@ -34,7 +38,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description="""Build with trtexec, measure inferences without a profiler while power is
 recorded, then the layers in an invocation of its own. trtexec gives means and medians of layers
 only, so no layer gets an interval; where TensorRT's Python binding works,
-measure_inference_power.py gives each layer of each inference instead.""",
+measure_inference_power.py gives each layer of each inference instead.
+
+trtexec keeps the next inference queued while one runs, so its period is throughput and its power
+that of a GPU that never waits; measure_inference_power.py waits for each inference.
+With --device, trtexec sees that GPU only (CUDA_VISIBLE_DEVICES), the one whose power is read.
+TensorRT 7 attaches its profiler to every pass and is refused.""",
         epilog="""examples:
   measure_power.py trtexec --onnx resnet18.onnx --dtype float16 --output resnet18-trtexec
   measure_power.py trtexec --engine resnet18.plan --duration 60 --output out""",
@@ -42,7 +51,7 @@ measure_inference_power.py gives each layer of each inference instead.""",
     )
     which = parser.add_mutually_exclusive_group(required=True)
     which.add_argument("--onnx", type=Path, metavar="FILE", help="model to build an engine from")
-    which.add_argument("--engine", type=Path, metavar="FILE", help="finished plan of trtexec")
+    which.add_argument("--engine", type=Path, metavar="FILE", help="finished plan, or .ejplan")
     parser.add_argument(
         "--dtype",
         default="float16",
@@ -72,32 +81,79 @@ measure_inference_power.py gives each layer of each inference instead.""",
 
 def run(arguments: argparse.Namespace) -> int:
     """Build, record, profile, write, print."""
+    output: Path = arguments.output
+    try:
+        result = _all(arguments, output)
+    except EdgejouleError as error:
+        _say_what_is_kept(error, output)
+        raise
+    print(result_text(result))
+    print(f"written: {output}")
+    return 0
+
+
+def _say_what_is_kept(error: EdgejouleError, output: Path) -> None:
+    """Make an error's mend fit this command, and name the power that was recorded so far."""
+    power_bin = output / "power" / "power.bin"
+    error.mend = error.mend.replace("--result-dir", "--output")
+    if power_bin.is_file() and power_bin.stat().st_size:
+        kept = f"measure_power.py convert {power_bin} --output trace.parquet"
+        error.mend = "; ".join(
+            filter(None, (error.mend, f"power that was recorded is kept: {kept}"))
+        )
+
+
+def _all(arguments: argparse.Namespace, output: Path) -> dict[str, Any]:
     from edgejoule.files import disk_errors, write_json
     from edgejoule.power.sensors import choose_sensor
     from edgejoule.report.progress import Progress
     from edgejoule.supervision import stop_on_signals
-    from edgejoule.trtexec import find_trtexec, known_options
+    from edgejoule.trtexec import check_profiler, find_trtexec, known_options
+    from edgejoule.trtexec_energy import run_program
 
     _check(arguments)
     program = find_trtexec(arguments.trtexec)
+    plan = None if arguments.engine is None else _plan_to_write(arguments.engine)
     put_back_left_over(arguments.sysfs_root)
-    choice = choose_sensor(arguments.sensor, where_of(arguments))
-    output: Path = arguments.output
+    where = where_of(arguments)
+    choice = choose_sensor(arguments.sensor, where)
     with disk_errors(output.parent):
         output.mkdir()
     with stop_on_signals() as stop, Progress(arguments.quiet) as progress:
-        _run(program, ["--help"], output / "help.log", stop)
+        gpu_uuid = None if arguments.device is None else where.gpu_uuid
+        start = functools.partial(run_program, program, stop=stop, gpu_uuid=gpu_uuid)
+        start(["--help"], output / "help.log")
         known = known_options((output / "help.log").read_text(encoding="utf-8", errors="replace"))
         if "exportProfile" not in known:
             raise UsageError(f"{program} does not name --exportProfile", "is it trtexec?")
-        engine = arguments.engine or _build(program, arguments, known, progress, stop)
+        check_profiler(program, known)
+        engine, workspace = arguments.engine, None
+        if engine is None:
+            progress.line(f"building with {program}: {output / 'build.log'} grows")
+            engine, workspace = _build(start, arguments, known)
+        elif plan is not None:
+            engine = output / "model.plan"
+            with disk_errors(output):
+                engine.write_bytes(plan)
+            plan = None
         progress.line(f"sensor: {choice.why}")
-        result = _measure(program, engine, arguments, known, choice.name, progress, stop)
+        measured = _measure(start, engine, arguments, known, choice.name, where, progress, stop)
+    result = {"program": str(program), "workspace_mib": workspace, **measured}
     with disk_errors(output):
         write_json(output / "trtexec.json", result)
-    print(result_text(result))
-    print(f"written: {output}")
-    return 0
+    return result
+
+
+def _plan_to_write(engine: Path) -> bytes | None:
+    """Return the plan behind a header that trtexec does not know; None: the file is a plain plan.
+
+    Raises:
+        UsageError: It is no engine, and what it is.
+    """
+    from edgejoule.inference.trt.engine_file import read_engine_file
+
+    file = read_engine_file(engine)
+    return None if file.header == "none" else file.plan
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -114,32 +170,36 @@ def _check(arguments: argparse.Namespace) -> None:
 
 
 def _build(
-    program: Path, arguments: argparse.Namespace, known: frozenset[str], progress: Any, stop: Any
-) -> Path:
-    from edgejoule.trtexec import build_words
+    start: Run, arguments: argparse.Namespace, known: frozenset[str]
+) -> tuple[Path, int | None]:
+    """Return the engine that was built, and the workspace in MiB that was given."""
+    from edgejoule.trtexec import build_words, workspace_mib
 
     output: Path = arguments.output
     engine = output / "model.plan"
-    words = build_words(arguments.onnx, engine, arguments.dtype, known, output / "layers.json")
-    progress.line(f"building with {program}: {output / 'build.log'} grows")
-    _run(program, words, output / "build.log", stop)
+    workspace = workspace_mib(known)
+    words = build_words(
+        arguments.onnx, engine, arguments.dtype, known, output / "layers.json", workspace
+    )
+    start(words, output / "build.log")
     if not engine.is_file():
         raise MeasurementError("trtexec built no engine", f"look at {output / 'build.log'}")
-    return engine
+    return engine, workspace
 
 
 def _measure(
-    program: Path,
+    start: Run,
     engine: Path,
     arguments: argparse.Namespace,
     known: frozenset[str],
     sensor: str,
+    where: Where,
     progress: Any,
     stop: StopFlag,
 ) -> dict[str, Any]:
     """Run both passes and return what `trtexec.json` holds."""
     from edgejoule.cli.power_convert import write_table
-    from edgejoule.files import sha256_of
+    from edgejoule.files import disk_errors, sha256_of
     from edgejoule.trtexec import (
         LIMITS,
         clean_words,
@@ -148,30 +208,30 @@ def _measure(
         read_times,
         version_in,
     )
+    from edgejoule.trtexec_energy import clean_energy
 
     output: Path = arguments.output
     words = clean_words(
         engine, arguments.duration, output / "times.json", known, copies=arguments.copies
     )
     progress.line(f"clean pass: {arguments.duration:g} s")
-    clean, energy = _clean_pass(program, words, arguments, sensor, stop)
-    power_bin = output / "power" / "power.bin"
-    if power_bin.exists():
-        write_table(power_bin, output / "power.parquet")
+    clean = _clean_pass(start, words, output, sensor, where, stop)
+    progress.line("profiled pass")
+    words = profiled_words(engine, _PROFILED_S, output / "profile.json", known)
+    start(words, output / "profiled.log")
+    # Nothing below runs a program: numpy and pyarrow, with threads of theirs, are loaded here.
+    energy: dict[str, Any] = {"why": "no power sensor was read"}
+    if sensor != "none":
+        power_bin = output / "power" / "power.bin"
+        energy = clean_energy(power_bin, clean)
+        with disk_errors(output):
+            write_table(power_bin, output / "power.parquet")
         _remove(power_bin.parent)
     latency = read_times(output / "times.json")
-    progress.line("profiled pass")
-    _run(
-        program,
-        profiled_words(engine, _PROFILED_S, output / "profile.json"),
-        output / "profiled.log",
-        stop,
-    )
     count, layers = read_profile(output / "profile.json")
     log = (output / "clean.log").read_text(encoding="utf-8", errors="replace").splitlines()
     period_ms = 1e3 * clean.seconds / clean.inferences
     return {
-        "program": str(program),
         "tensorrt": version_in(log),
         "engine_sha256": sha256_of(engine),
         "dtype": arguments.dtype if arguments.onnx else None,
@@ -199,103 +259,37 @@ def _part(energy: dict[str, Any], key: str, share: float) -> float | None:
 
 
 def _clean_pass(
-    program: Path, words: list[str], arguments: argparse.Namespace, sensor: str, stop: StopFlag
-) -> tuple[Clean, dict[str, Any]]:
-    """Run the clean pass with power beside it; return it and its energy per inference."""
+    start: Run, words: list[str], output: Path, sensor: str, where: Where, stop: StopFlag
+) -> Clean:
+    """Run the clean pass with power beside it, into `power/power.bin`."""
+    from edgejoule.files import disk_errors
     from edgejoule.power.recording import record
-    from edgejoule.supervision import StopFlag, Supervisor
+    from edgejoule.supervision import Supervisor
+    from edgejoule.trtexec_energy import Clean
 
-    log = arguments.output / "clean.log"
+    log = output / "clean.log"
     found: list[Clean] = []
 
     def during(supervisor: Supervisor) -> int:
         begin_ns = time.monotonic_ns()
         supervisor.wait(_IDLE_S)
         started_ns = time.monotonic_ns()
-        spans = _run(program, words, log, stop, supervisor)
-        if not spans:
-            raise MeasurementError(
-                "trtexec named no timed part", f"look at {log}; is this version older than 7?"
-            )
-        ended_ns, inferences, seconds = spans[-1]
-        found.append(Clean(begin_ns, started_ns, ended_ns, inferences, seconds))
+        parts = start(words, log, wait=supervisor.wait)
+        if not parts:
+            raise MeasurementError("trtexec named no timed part", f"look at {log}")
+        last = parts[-1]
+        found.append(Clean(begin_ns, started_ns, last.told_ns, last.inferences, last.seconds))
         return time.monotonic_ns()
 
     if sensor == "none":
-        supervisor = Supervisor(StopFlag(), lambda _now_ns: None)
-        during(supervisor)
-        return found[0], {"why": "no power sensor was read"}
-    folder = arguments.output / "power"
-    folder.mkdir()
-    record(sensor, folder, where_of(arguments), StopFlag(), during)
-    return found[0], clean_energy(folder / "power.bin", found[0])
-
-
-def _run(
-    program: Path,
-    words: Sequence[str],
-    log: Path,
-    stop: StopFlag,
-    supervisor: Supervisor | None = None,
-) -> list[tuple[int, int, float]]:
-    """Run trtexec into a log; return when it named a timed part (ns), its inferences, seconds.
-
-    Raises:
-        MeasurementError: It failed; with its own words.
-        Interrupted: The user wants to end.
-    """
-    import os
-    import subprocess
-    import threading
-
-    from edgejoule.processes import child_environment
-    from edgejoule.trtexec import failure_in, timed_span
-
-    environment = {name: os.environ[name] for name in child_environment() if name in os.environ}
-    try:
-        process = subprocess.Popen(
-            [str(program), *words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            env=environment,
-        )
-    except OSError as error:
-        raise UsageError(
-            f"cannot run {program}: {error.strerror}", "give --trtexec PATH"
-        ) from error
-    spans: list[tuple[int, int, float]] = []
-    lines: list[str] = []
-
-    def follow() -> None:
-        with log.open("w", encoding="utf-8") as file:
-            for line in process.stdout or ():
-                now_ns = time.monotonic_ns()
-                lines.append(line)
-                file.write(line)
-                if (span := timed_span(line)) is not None:
-                    spans.append((now_ns, *span))
-
-    reader = threading.Thread(target=follow, daemon=True)
-    reader.start()
-    try:
-        while reader.is_alive():
-            stop.check()
-            if supervisor is None:
-                reader.join(0.1)
-            else:
-                supervisor.wait(0.1)
-        status = process.wait()
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-        reader.join(5.0)
-    # Some versions end `--help` with a failure's status.
-    if status and "--help" not in words:
-        raise MeasurementError(f"trtexec failed: {failure_in(lines)}", f"look at {log}")
-    return spans
+        during(Supervisor(stop, lambda _now_ns: None))
+    else:
+        folder = output / "power"
+        with disk_errors(output):
+            folder.mkdir()
+        # A signal ends it within a quarter of a second; the sampler closes its file behind it.
+        record(sensor, folder, where, stop, during)
+    return found[0]
 
 
 def _remove(folder: Path) -> None:
