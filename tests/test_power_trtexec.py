@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from edgejoule import trtexec
+from edgejoule import files, trtexec
 from edgejoule.cli import measure_power, power_trtexec
 from edgejoule.errors import EXIT_INTERRUPTED, MeasurementError, UsageError
 from edgejoule.inference.trt.engine_file import EngineFacts, write_engine_file
@@ -22,6 +23,8 @@ from edgejoule.power import gpu_choice
 from edgejoule.power.gpus import Gpu
 from edgejoule.supervision import StopFlag
 from edgejoule.trtexec_energy import Clean, run_program
+
+Said, Patch = pytest.CaptureFixture[str], pytest.MonkeyPatch
 
 # What the program of TensorRT 8.5 does with its options, as far as they are used here.
 PROGRAM = """#!{python}
@@ -82,6 +85,11 @@ OPTIONS_7 = (
 PLAN = b"ftrt" + bytes(20) + bytes((8, 5, 2, 2)) + bytes(100)
 
 
+@pytest.fixture(autouse=True)
+def _short_idle(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(power_trtexec, "_IDLE_S", 1.0)
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     path = tmp_path / "net.onnx"
@@ -104,9 +112,7 @@ def run(
     return measure_power.main(["trtexec", *words, *where, "--quiet"])
 
 
-def test_a_model_from_build_to_layers(
-    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_model_from_build_to_layers(tmp_path: Path, model: Path, capsys: Said) -> None:
     assert run(tmp_path, "--onnx", str(model), "--sensor", "simulated", "--duration", "1") == 0
     out = tmp_path / "out"
     result = json.loads((out / "trtexec.json").read_text())
@@ -159,22 +165,14 @@ def test_without_a_sensor_there_is_time_only(tmp_path: Path, model: Path) -> Non
     ],
 )
 def test_what_goes_wrong_is_said_in_its_words(
-    tmp_path: Path,
-    model: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    mode: str,
-    said: str,
+    tmp_path: Path, model: Path, capsys: Said, mode: str, said: str
 ) -> None:
     words = ("--onnx", str(model), "--sensor", "none", "--duration", "1")
-    monkeypatch.setattr(power_trtexec, "_IDLE_S", 0.1)
     assert run(tmp_path, *words, mode=mode) == 1
     assert said in capsys.readouterr().err
 
 
-def test_usage_is_checked_before_anything_runs(
-    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_usage_is_checked_before_anything_runs(tmp_path: Path, model: Path, capsys: Said) -> None:
     sensor = ("--sensor", "none")
     assert run(tmp_path, "--onnx", str(tmp_path / "no.onnx"), *sensor) == 2
     assert "there is no such file" in capsys.readouterr().err
@@ -186,9 +184,7 @@ def test_usage_is_checked_before_anything_runs(
     assert "is there already" in capsys.readouterr().err
 
 
-def test_the_program_is_found_or_the_mend_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_program_is_found_or_the_mend_named(tmp_path: Path, monkeypatch: Patch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(trtexec, "PLACES", (str(tmp_path / "elsewhere" / "trtexec"),))
     with pytest.raises(UsageError, match="apt install libnvinfer-bin"):
@@ -211,9 +207,7 @@ def test_old_options() -> None:
     assert "--noDataTransfers" not in words
 
 
-def test_tensorrt_7_is_refused_before_it_builds(
-    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_tensorrt_7_is_refused_before_it_builds(tmp_path: Path, model: Path, capsys: Said) -> None:
     assert run(tmp_path, "--onnx", str(model), "--sensor", "none", options=OPTIONS_7) == 2
     said = capsys.readouterr().err
     assert "is of TensorRT 7: it attaches its profiler to every pass" in said
@@ -221,10 +215,7 @@ def test_tensorrt_7_is_refused_before_it_builds(
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["help.log"]
 
 
-def test_an_old_trtexec_gets_a_workspace(
-    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(power_trtexec, "_IDLE_S", 0.1)
+def test_an_old_trtexec_gets_a_workspace(tmp_path: Path, model: Path, monkeypatch: Patch) -> None:
     monkeypatch.setattr(trtexec, "memory_mib", lambda: {"total": 3956.3})
     words = ("--onnx", str(model), "--sensor", "none", "--duration", "1")
     assert run(tmp_path, *words, options=OPTIONS_8_0) == 0
@@ -236,9 +227,8 @@ def test_an_old_trtexec_gets_a_workspace(
 
 
 def test_the_program_sees_the_gpu_that_was_asked_for(
-    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model: Path, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr(power_trtexec, "_IDLE_S", 0.1)
     monkeypatch.setattr(gpu_choice, "find_gpu", lambda device: Gpu(f"cuda:{device}", 1, "GPU-9"))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     words = ("--onnx", str(model), "--sensor", "none", "--duration", "1")
@@ -250,10 +240,7 @@ def test_the_program_sees_the_gpu_that_was_asked_for(
     assert "sees 0,1\n" in (tmp_path / "out" / "clean.log").read_text()
 
 
-def test_an_engine_of_ours_is_measured_without_its_header(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(power_trtexec, "_IDLE_S", 0.1)
+def test_an_engine_of_ours_is_measured_without_its_header(tmp_path: Path, capsys: Said) -> None:
     ours, plain, text = (tmp_path / name for name in ("net.ejplan", "net.plan", "net.txt"))
     facts = EngineFacts("net", "8.5.2", "Orin", (8, 7), "float16", "ab", (), (), "aarch64", "x")
     write_engine_file(ours, PLAN, facts)
@@ -280,23 +267,27 @@ def test_a_full_disk_under_the_log_lets_the_program_end(tmp_path: Path) -> None:
     assert len(json.loads(times.read_text())) == 150
 
 
-def test_ctrl_c_in_the_clean_pass_is_no_failure_of_the_program(
-    tmp_path: Path,
-    model: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_full_disk_names_the_option_of_this_command(
+    tmp_path: Path, model: Path, capsys: Said, monkeypatch: Patch
 ) -> None:
-    monkeypatch.setattr(power_trtexec, "_IDLE_S", 0.1)
+    def full(_path: Path, _document: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(files, "write_json", full)
+    assert run(tmp_path, "--onnx", str(model), "--sensor", "none", "--duration", "1") == 1
+    assert "is full; free some space, or give another --output" in capsys.readouterr().err
+
+
+def test_ctrl_c_in_the_clean_pass_is_no_failure_of_the_program(
+    tmp_path: Path, model: Path, capsys: Said
+) -> None:
     words = ("--onnx", str(model), "--sensor", "none", "--duration", "1")
     assert run(tmp_path, *words, mode="interrupted") == EXIT_INTERRUPTED
     assert capsys.readouterr().err == "error: interrupted by SIGINT\n"
 
 
 def test_ctrl_c_while_idle_ends_at_once_and_keeps_the_power(
-    tmp_path: Path,
-    model: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, model: Path, capsys: Said, monkeypatch: Patch
 ) -> None:
     monkeypatch.setattr(power_trtexec, "_IDLE_S", 600.0)
     power_bin = tmp_path / "out" / "power" / "power.bin"
@@ -335,8 +326,11 @@ def test_the_program_dies_with_its_parent(tmp_path: Path) -> None:
     parent.kill()
     parent.wait()
     with contextlib.suppress(ProcessLookupError, FileNotFoundError):
-        while "(zombie)" not in Path(f"/proc/{child}/status").read_text():
+        for _ in range(400):
+            if "(zombie)" in Path(f"/proc/{child}/status").read_text():
+                return
             time.sleep(0.05)
+        pytest.fail("the program outlived its parent")
 
 
 def test_older_times_and_profiles(tmp_path: Path) -> None:
