@@ -203,6 +203,10 @@ class Budget:
         """
         return self._why
 
+    def forget(self) -> None:
+        """Forget why: what failed until now has been answered."""
+        self._why = ""
+
     def note(self, error: CudaError) -> None:
         """Keep an error that cannot be raised where it happens."""
         self._why = str(error)

@@ -22,7 +22,7 @@ from edgejoule.inference.trt.common import device_index
 from edgejoule.inference.workload import InputSpec
 
 if TYPE_CHECKING:
-    from edgejoule.inference.trt.engine import Binding, Engine
+    from edgejoule.inference.trt.engine import Binding, Engine, ShapeRange
     from edgejoule.inference.trt.engine_file import EngineFile
     from edgejoule.inference.trt.origin import Origin
 
@@ -30,6 +30,9 @@ INSPECTOR_FILE = "inspector.json"
 
 _OF_BUILDING = ("optimization_level", "allow_fallback", "shape_min", "shape_max")
 _FLOATS = ("float32", "float16", "bfloat16", "float8_e4m3fn")
+# Types of layers that do no work on the GPU: the inspector lists them, the profiler need not report
+# them.
+_SILENT = ("signal", "wait", "Constant", "NoOp")
 _SAID = {
     "DETAILED": "in full",
     "LAYER_NAMES_ONLY": "by name alone: the engine was built without detailed profiling verbosity",
@@ -103,8 +106,9 @@ def take_in(
     """
     from edgejoule.inference.trt.describe import describe_engine
 
-    text = _inspect(engine, inputs)
-    layers = describe_engine(text, origin=origin)
+    profile = profile_of(engine, {spec.name: spec.shape for spec in inputs})
+    text = _inspect(engine, inputs, profile)
+    layers = describe_engine(text, origin=origin, profile=profile)
     if not layers and engine.verbosity == "NONE":
         layers = tuple(Layer(index, str(index)) for index in range(engine.layers))
     (artefacts / PLAN_FILE).write_bytes(plan)
@@ -114,7 +118,8 @@ def take_in(
         {
             "inputs": [binding.name for binding in engine.inputs],
             "layers": [layer.name for layer in layers],
-            "profile": 0,
+            "silent": [layer.index for layer in layers if layer.type in _SILENT],
+            "profile": profile,
             "cuda_graphs": bool(machine.options.extra.get("cuda_graphs")),
             "layer_count": engine.layers,
         },
@@ -188,13 +193,36 @@ def layer_of(said: Mapping[str, Any]) -> Layer:
     return Layer(**{**said, **lists, **tensors})
 
 
-def _inspect(engine: Engine, inputs: Sequence[InputSpec]) -> str:
+def profile_of(engine: Engine, shapes: Mapping[str, Sequence[int | None]]) -> int:
+    """Return the first optimisation profile that holds the shapes, the first of all if none does.
+
+    Args:
+        engine: The plan, opened.
+        shapes: Of inputs by name; one that the profiles say nothing of fits all.
+    """
+    for index, ranges in enumerate(engine.optimisation_profiles()):
+        if all(_holds(ranges.get(name), shape) for name, shape in shapes.items()):
+            return index
+    return 0
+
+
+def _holds(allowed: ShapeRange | None, shape: Sequence[int | None]) -> bool:
+    return allowed is None or (
+        len(shape) == len(allowed.least)
+        and all(
+            size is not None and low <= size <= high
+            for low, size, high in zip(allowed.least, shape, allowed.most, strict=True)
+        )
+    )
+
+
+def _inspect(engine: Engine, inputs: Sequence[InputSpec], profile: int) -> str:
     """Return the inspector's text, dynamic shapes as they will be measured."""
     wanted = {spec.name: spec.shape for spec in inputs}
     dynamic = [one.name for one in engine.inputs if -1 in one.shape and one.name in wanted]
-    if not dynamic:
+    if not dynamic and not profile:
         return engine.inspector_json()
-    context = engine.context()
+    context = engine.context(profile)
     try:
         for name in dynamic:
             context.set_input_shape(name, wanted[name])
@@ -211,7 +239,8 @@ def tensors_of(bindings: Sequence[Binding]) -> tuple[tuple[str, tuple[int, ...],
 def input_specs(engine: Engine, path: Path, asked: tuple[int, ...] | None) -> tuple[InputSpec, ...]:
     """Return what an engine is fed.
 
-    Floats are made in float32 and cast when they are bound.
+    Floats are made in float32 and cast when they are bound. Of several optimisation profiles the
+    first that holds the shape asked for is taken, without one the first of all.
 
     Args:
         engine: The plan, opened.
@@ -219,9 +248,13 @@ def input_specs(engine: Engine, path: Path, asked: tuple[int, ...] | None) -> tu
         asked: `--input-shape`, of the first input.
 
     Raises:
-        UsageError: The engine does not take that shape, or has inputs that decide shapes.
+        UsageError: The engine does not take that shape, does not say what it takes, or has inputs
+            that decide shapes.
     """
-    ranges = engine.optimisation_profiles()[0]
+    first = engine.inputs[0].name if engine.inputs else ""
+    chosen = 0 if asked is None else profile_of(engine, {first: asked})
+    profiles = engine.optimisation_profiles()
+    ranges = profiles[chosen] if profiles else {}
     specs = []
     for position, binding in enumerate(engine.inputs):
         if binding.is_shape:
@@ -232,28 +265,35 @@ def input_specs(engine: Engine, path: Path, asked: tuple[int, ...] | None) -> tu
             )
         shape = binding.shape
         if -1 in shape:
+            if binding.name not in ranges:
+                raise UsageError(
+                    f"engine {path}: TensorRT does not say which shapes input {binding.name!r} "
+                    f"{list(shape)} takes in optimisation profile {chosen}",
+                    "build it with a profile that has least, best and largest shape of each input",
+                )
             shape = ranges[binding.name].best
         if position == 0 and asked is not None:
-            _check_asked(path, binding, ranges.get(binding.name), asked)
+            every = [one[binding.name] for one in profiles if binding.name in one]
+            _check_asked(path, binding, every, asked)
             shape = asked
         dtype = "float32" if binding.dtype in _FLOATS else binding.dtype
         specs.append(InputSpec(binding.name, tuple(shape), dtype))
     return tuple(specs)
 
 
-def _check_asked(path: Path, binding: Binding, allowed: Any, asked: tuple[int, ...]) -> None:
+def _check_asked(
+    path: Path, binding: Binding, allowed: Sequence[ShapeRange], asked: tuple[int, ...]
+) -> None:
     if -1 not in binding.shape:
         if tuple(asked) == binding.shape:
             return
         takes = f"{list(binding.shape)}"
     else:
-        low, high = tuple(allowed.least), tuple(allowed.most)
-        fits = len(asked) == len(low) and all(
-            a <= b <= c for a, b, c in zip(low, asked, high, strict=True)
-        )
-        if fits:
+        if any(_holds(one, asked) for one in allowed):
             return
-        takes = f"shapes from {list(low)} to {list(high)}"
+        takes = "shapes from " + ", or from ".join(
+            f"{list(one.least)} to {list(one.most)}" for one in allowed
+        )
     raise UsageError(
         f"engine {path}: input {binding.name!r} takes {takes}, --input-shape says {list(asked)}",
         "leave --input-shape out, or build an engine that takes it",

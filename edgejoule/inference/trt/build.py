@@ -248,7 +248,13 @@ def _build(job: _Job, settings: Try) -> tuple[bytes, dict[str, Any]]:
             "check the NVIDIA driver (nvidia-smi) and that it fits this TensorRT",
         ) from error
     if job.allocator is not None:
+        job.allocator.budget.forget()  # of the try before
         builder.gpu_allocator = job.allocator
+    # The parser looks plugins up in a registry, which TensorRT's own library of them has to be told
+    # to fill: InstanceNormalization in 8.6, EfficientNMS_TRT. TensorRT-RTX has none.
+    register_plugins = getattr(trt, "init_libnvinfer_plugins", None)
+    if register_plugins is not None:
+        register_plugins(log, "")
     network = parse_network(trt, builder, job.onnx_path, job.typing, log, job.label)
     check_types(network, job.options.dtype, job.label, explicit=job.explicit)
     config = builder.create_builder_config()
@@ -321,15 +327,18 @@ def _configure(job: _Job, config: Any, settings: Try) -> dict[str, Any]:
 def _no_plan(trt: Any, label: str, log: Any, refused: str = "") -> Exception:
     """Return why a build gave nothing, from what TensorRT logged and its allocator refused."""
     said = [*log.warnings, *log.errors]
-    memory = [line for line in said if OUT_OF_MEMORY.search(line)]
+    lacking = next((found for line in said if (found := _NO_IMPLEMENTATION.search(line))), None)
+    # A tactic that is skipped for want of memory is a warning; one of many, it need not be why a
+    # node has none.
+    telling = said if lacking is None else log.errors
+    memory = [line for line in telling if OUT_OF_MEMORY.search(line)]
     if memory:
         return _NoMemory("; ".join(filter(None, (memory[-1][:300], refused))))
-    lacking = next((found for line in said if (found := _NO_IMPLEMENTATION.search(line))), None)
     version = f"TensorRT {trt.__version__}"
     if lacking is not None:
         return MeasurementError(
             f"{version} has no implementation for node {lacking[1]} of {label} "
-            f"({log.last_error()[:300]})",
+            f"({'; '.join(filter(None, (log.last_error()[:300], refused)))})",
             "try another --dtype, a larger --memory-limit-gib (less workspace, fewer "
             "implementations), or --backend onnxruntime",
         )

@@ -49,7 +49,8 @@ class Context:
         before = engine.log.error_count
         context = engine.raw.create_execution_context()
         if context is None:
-            logged = short_log("; ".join(engine.log.errors_since(before)) or engine.log.last_error())
+            said = "; ".join(engine.log.errors_since(before)) or engine.log.last_error()
+            logged = short_log(said)
             raise MeasurementError(
                 f"TensorRT makes no execution context ({logged})",
                 "free memory of the GPU, raise --memory-limit-gib, or use a smaller batch",

@@ -140,23 +140,46 @@ def order_problem(expected: Sequence[str], reported: Sequence[str]) -> str:
     return ""
 
 
-def layer_times(recorder: Recorder, layers: int) -> LayerTimes:
+def places(expected: Sequence[str], reported: Sequence[str]) -> list[int] | None:
+    """Return which of an engine's layers the reported names are, each the next of its name.
+
+    None if a name is none of the layers that are left.
+    """
+    found: list[int] = []
+    names = [_PROFILE.sub("", name) for name in expected]
+    for name in reported:
+        try:
+            found.append(names.index(_PROFILE.sub("", name), found[-1] + 1 if found else 0))
+        except ValueError:
+            return None
+    return found
+
+
+def layer_times(recorder: Recorder, layers: int, places: Sequence[int] | None = None) -> LayerTimes:
     """Return what was recorded since `begin` as rows: all layers of every whole inference.
 
-    An inference with another number of layer times than the engine has layers gives no rows, since
-    there is no telling which are whose; it is missing from the number of inferences.
+    An inference with another number of layer times than are expected gives no rows, since there is
+    no telling which are whose; it is missing from the number of inferences.
+
+    Args:
+        recorder: What was attached.
+        layers: How many the engine has.
+        places: Those that are reported; the others take no time. None: all are.
     """
     import numpy as np
 
+    timed = np.arange(layers) if places is None else np.array(places, dtype=np.int64)
     counts = np.array(recorder.counts(), dtype=np.int64)
     ends = np.cumsum(counts)
-    whole = np.flatnonzero((counts == layers) & (ends <= recorder.capacity))
+    whole = np.flatnonzero((counts == len(timed)) & (ends <= recorder.capacity))
     times_ns = np.rint(np.array(recorder.times_ms, dtype=np.float64) * 1e6).astype(np.int64)
-    rows = (ends[whole] - layers)[:, None] + np.arange(layers)[None, :]
+    rows = (ends[whole] - len(timed))[:, None] + np.arange(len(timed))[None, :]
+    durations_ns = np.zeros((len(whole), layers), dtype=np.int64)
+    durations_ns[:, timed] = times_ns[rows]
     return LayerTimes(
         inference=np.repeat(whole.astype(np.int32), layers),
         layer=np.tile(np.arange(layers, dtype=np.int16), len(whole)),
-        duration_ns=times_ns[rows].reshape(-1),
+        duration_ns=durations_ns.reshape(-1),
         start_offset_ns=None,
         inferences=len(whole),
     )

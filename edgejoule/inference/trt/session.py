@@ -26,7 +26,7 @@ from edgejoule.inference.trt.common import device_index
 from edgejoule.inference.trt.cuda_types import CudaError
 from edgejoule.inference.trt.engine import open_engine
 from edgejoule.inference.trt.library import load_tensorrt, make_log
-from edgejoule.inference.trt.recorder import layer_times, make_recorder, order_problem
+from edgejoule.inference.trt.recorder import layer_times, make_recorder, order_problem, places
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,7 +46,7 @@ def open_plan_session(artefacts: Path, options: BuildOptions) -> PlanSession:
 
     Args:
         artefacts: With `plan.engine` (the plan's bytes) and `plan.json`: `layers` (names in the
-            order of execution), `profile` (optimisation profile).
+            order of execution), `silent` (which of them compute nothing), `profile`.
         options: Device, memory limit, and `cuda_graphs` among the extra ones.
 
     Raises:
@@ -82,6 +82,7 @@ class PlanSession:
                 f"the engine has {len(self._layers)} layers, more than {_MOST_LAYERS}",
                 "split the model",
             )
+        self._silent = frozenset(int(index) for index in about.get("silent", ()))
         self._profile = int(about.get("profile", 0))
         self._wants_graphs = bool(options.extra.get("cuda_graphs"))
         self._plan_bytes = len(plan)
@@ -96,6 +97,7 @@ class PlanSession:
         self._bound = -1  # the input set whose addresses the context has
         self._recorder: Any = None  # what is attached
         self._emission = "no profiled pass yet"
+        self.layers_without_times: list[str] = []  # known once a profiler has started
         self._buffers: Buffers | None = None
         self._closers = contextlib.ExitStack()
         with contextlib.ExitStack() as opened:
@@ -148,7 +150,7 @@ class PlanSession:
 
     def profiler(self) -> Profiler:
         """Return a profiler of this session."""
-        return PlanProfiler(self, self._layers)
+        return PlanProfiler(self, self._layers, self._silent)
 
     def settings(self) -> dict[str, Any]:
         """Return what is in force."""
@@ -172,6 +174,8 @@ class PlanSession:
             "activation_mib": _mib(self._engine.memory_bytes),
             "io_mib": _mib(None if buffers is None else buffers.device_bytes),
         }
+        if self.layers_without_times:
+            found["layers_without_times"] = self.layers_without_times
         if self._engine.aux_streams > 0:
             found["aux_streams_warning"] = OVERLAP
         if buffers is not None and buffers.dynamic_outputs():
@@ -290,11 +294,18 @@ class PlanProfiler:
     in between, layers go by position alone. The report of an inference takes about a microsecond
     per layer; `after` makes it, which the caller may call once it has taken the time; otherwise it
     is made before the next inference.
+
+    Layers that compute nothing (`silent`) may be missing from the reports, the same ones from all;
+    they take no time.
     """
 
-    def __init__(self, session: PlanSession, layers: Sequence[str]) -> None:
+    def __init__(
+        self, session: PlanSession, layers: Sequence[str], silent: frozenset[int] = frozenset()
+    ) -> None:
         self._session = session
         self._layers = list(layers)
+        self._silent = silent
+        self._fit = list(range(len(self._layers)))  # the layers that are reported
         self.chunk_inferences = max(1, _TIMES_PER_CHUNK // max(1, len(self._layers)))
         self._recorder: Any = None
         self._unreported = False
@@ -341,12 +352,12 @@ class PlanProfiler:
         if self._recorder is None:
             raise RuntimeError("harvest before start")
         self.after()
-        times = layer_times(self._recorder, len(self._layers))
+        times = layer_times(self._recorder, len(self._layers), self._fit)
         for number, count in enumerate(self._recorder.counts()):
-            if count != len(self._layers):
+            if count != len(self._fit):
                 print(
                     f"inference {number} of this chunk: TensorRT reported {count} layer times, "
-                    f"the engine has {len(self._layers)} layers",
+                    f"the engine has {len(self._fit)} layers with times",
                     file=sys.stderr,
                 )
         self._check_names("after")
@@ -362,9 +373,15 @@ class PlanProfiler:
         self.infer(0)
         self.after()
         names = self._recorder.names()
-        problem = order_problem(self._layers, names)
+        problem = order_problem([self._layers[index] for index in self._fit], names)
+        if problem and when == "before" and len(self._fit) == len(self._layers):
+            fit = places(self._layers, names)
+            missing = {*range(len(self._layers))} - {*(fit or ())}
+            if fit and missing <= self._silent:
+                self._fit, problem = fit, ""
+                self._session.layers_without_times = [self._layers[i] for i in sorted(missing)]
         # A wrong number after a chunk is left to the caller, who counts what the chunk gave.
-        if problem and (when == "before" or len(names) == len(self._layers)):
+        if problem and (when == "before" or len(names) == len(self._fit)):
             raise MeasurementError(
                 f"the engine's layers and TensorRT's times do not belong together: {problem} "
                 f"({when} a chunk of inferences)",

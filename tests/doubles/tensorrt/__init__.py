@@ -64,6 +64,7 @@ __all__ = [
 
 
 def init_libnvinfer_plugins(logger: Any, namespace: str) -> bool:
+    _state.REGISTERED.append(namespace)
     return True
 
 

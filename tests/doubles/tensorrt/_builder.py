@@ -21,6 +21,7 @@ from ._base import (
     ProfilingVerbosity,
     call_override,
     log_error,
+    log_warning,
     require,
 )
 from ._flags import BuilderFlag, MemoryPoolType
@@ -194,6 +195,8 @@ class Builder(Strict):
                 "allocator": self.gpu_allocator,
             }
         )
+        if asked.warn_with:
+            log_warning(self._logger, asked.warn_with)
         if asked.raises is not None:
             raise asked.raises
         if asked.fail_with:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import re
 import time
 import weakref
 from typing import Any
@@ -311,6 +312,7 @@ class IExecutionContext:
         rows = [
             (self._engine._reported_name(index), float(np.float32(layer["ms"] * factor)))
             for index, layer in enumerate(self._plan["layers"])
+            if not layer.get("silent") and self._runs(layer["name"])
         ]
         for fault in self._plan["faults"]:
             if number < fault["from"] if "from" in fault else number != fault["inference"]:
@@ -326,6 +328,12 @@ class IExecutionContext:
                 rows[place] = ("renamed", rows[place][1])
         for name, ms in rows:
             call_override(self._profiler, IProfiler, "report_layer_time", name, ms)
+
+    def _runs(self, name: str) -> bool:
+        """Whether a layer is one of the optimisation profile in force."""
+        mark = re.search(r" \[profile (\d+)\]$", name)
+        own = int(mark[1]) if mark else 0
+        return len(self._plan["profiles"]) < 2 or own == self._profile
 
     def _error(self, text: str) -> None:
         log_error(self._engine._runtime.logger, text)

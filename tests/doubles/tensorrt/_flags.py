@@ -19,6 +19,7 @@ class Behaviour:
     gpu: str = "Double GPU"
     fits_workspace: int | None = None  # a larger workspace ends in want of memory
     fits_level: int | None = None  # so does a higher optimisation level
+    warn_with: str = ""  # logged as a warning before anything else
     fail_with: str = ""  # logged as an error; nothing is built
     raises: type[BaseException] | None = None  # out of build_serialized_network
     interrupt_at: int | None = None  # Ctrl-C arrives while this step is done

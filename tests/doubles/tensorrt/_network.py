@@ -8,7 +8,7 @@ from typing import Any
 
 from ._base import DataType, Dims, log_error
 from ._flags import ErrorCode, NetworkDefinitionCreationFlag
-from ._state import VERSION
+from ._state import REGISTERED, VERSION
 
 ONNX_TYPES = {
     1: "FLOAT", 2: "UINT8", 3: "INT8", 6: "INT32", 7: "INT64", 9: "BOOL", 10: "HALF", 11: "FLOAT",
@@ -16,6 +16,11 @@ ONNX_TYPES = {
 }  # fmt: skip
 # Operators of ONNX's own domain that the real parser refuses (`checkUnique` and its like).
 REFUSED = ("Unique", "StringNormalizer", "Optional", "MaxRoiPool")
+
+
+# Imported as plugins, which are found once they are registered.
+PLUGINS = ("EfficientNMS_TRT", *(("InstanceNormalization",) if VERSION < (9, 0) else ()))
+KINDS = {"QUANTIZELINEAR": "QUANTIZE", "DEQUANTIZELINEAR": "DEQUANTIZE"}
 
 
 class Strict:
@@ -55,7 +60,9 @@ class ILayer(Strict):
 
     num_inputs = property(lambda self: len(self._inputs))
     num_outputs = property(lambda self: len(self._outputs))
-    type = property(lambda self: SimpleNamespace(name=self._kind.upper()))
+    type = property(
+        lambda self: SimpleNamespace(name=KINDS.get(self._kind.upper(), self._kind.upper()))
+    )
 
     def get_input(self, index: int) -> ITensor:
         return self._inputs[index]
@@ -182,7 +189,11 @@ class OnnxParser:
         for index, node in enumerate(graph.node):
             missing = [name for name in node.input if name and name not in known]
             inputs = {value.name for value in graph.input}
-            if node.domain not in {"", "ai.onnx"}:
+            if node.op_type in PLUGINS:
+                if not REGISTERED:
+                    text = "Plugin not found, are the plugin name, version, and namespace correct?"
+                    self._fail(ErrorCode.UNSUPPORTED_NODE, text, index, node.name, node.op_type)
+            elif node.domain not in {"", "ai.onnx"}:
                 text = f"Op type {node.op_type} is not supported in TensorRT."
                 if VERSION < (9, 0):
                     text = f"No importer registered for op: {node.op_type}"
@@ -214,6 +225,10 @@ class OnnxParser:
             if node.op_type == "Constant":
                 continue
             outputs = [_tensor(name, types) for name in node.output if name]
+            if node.op_type == "QuantizeLinear" and not network.strong:
+                # A weakly typed network decides this while it is built.
+                for tensor in outputs:
+                    tensor.dtype = DataType.FLOAT
             tensors.update({tensor.name: tensor for tensor in outputs})
             inputs = [tensors[name] for name in node.input if name in tensors]
             network._layers.append(ILayer(node.name, node.op_type, inputs, outputs))

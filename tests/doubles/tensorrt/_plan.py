@@ -37,7 +37,8 @@ def make_plan(
     """Return plan bytes.
 
     Args:
-        layers: `name`, `type`, `ms`, and `details`: more keys for the inspector.
+        layers: `name`, `type`, `ms`, and `details`: more keys for the inspector; `silent`: the
+            profiler is not told of it. A name that ends in ` [profile N]` runs in that one alone.
         inputs: `name`, `shape`, `dtype` (TensorRT's: FLOAT), `shape_tensor`, `location`, `layout`.
         outputs: The same, and `scale`, `offset`: the output is the first input, flattened and
             repeated, times one plus the other; `positive`: the values above 0, in any number.

@@ -143,7 +143,8 @@ class ICudaEngine:
         return max(1, len(self._plan["profiles"]))
 
     def get_tensor_profile_shape(self, name: str, profile_index: int) -> list[Dims]:
-        found = self._plan["profiles"][profile_index][name]
+        profiles = self._plan["profiles"]
+        found = profiles[profile_index].get(name, []) if profiles else []
         return [Dims(shape) for shape in found]
 
     if VERSION >= (10, 0):

@@ -9,4 +9,5 @@ WITHOUT = "EDGEJOULE_TENSORRT_DOUBLE_WITHOUT"
 VERSION_TEXT = os.environ.get(VARIABLE) or "10.13.0"
 VERSION = tuple(int(part) for part in VERSION_TEXT.split(".")[:3])
 # Engines that the builder makes take the time they report, so that a whole run adds up.
+REGISTERED: list[str] = []  # namespaces whose plugins were registered
 SLOW = bool(os.environ.get("EDGEJOULE_TENSORRT_DOUBLE_SLOW"))
