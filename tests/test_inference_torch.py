@@ -252,6 +252,31 @@ def test_a_model_that_returns_nothing_is_found(tmp_path: Path) -> None:
         session.outputs(0)
 
 
+def test_complex_outputs_are_left_out(tmp_path: Path) -> None:
+    class Spectrum(torch.nn.Module):
+        def __init__(self, *, alone: bool) -> None:
+            super().__init__()
+            self.alone = alone
+
+        def forward(self, x: Any) -> Any:
+            found = torch.fft.rfft(x)
+            return found if self.alone else (found, x * 2)
+
+    specs = (InputSpec("x", (1, 16)),)
+    sets, _ = make_inputs("normal", specs, None, 0)
+    for alone in (False, True):
+        build(tmp_path, Spectrum(alone=alone).eval(), specs=specs)
+        session = BACKEND.open(tmp_path, CPU)
+        session.bind(sets)
+        if alone:
+            with pytest.raises(MeasurementError, match="returns nothing but complex numbers"):
+                session.outputs(0)
+        else:
+            (doubled,) = session.outputs(0)
+            np.testing.assert_allclose(doubled, 2 * sets[0]["x"], rtol=1e-6)
+        session.close()
+
+
 def test_other_steps_than_described_are_refused(tmp_path: Path) -> None:
     build(tmp_path, torch_module("ids"), specs=IDS)
     (tmp_path / "torch.json").write_text('{"steps": ["embedding", "add"]}')

@@ -15,10 +15,12 @@ VERSIONS = tuple(SIGNATURES)
 TYPED = ("2.6.0", "2.8.0", "2.10.0", "2.12.1")
 
 
-def choose(version: str, dtype: str = "float16", without: str = "", **extra: Any) -> Arguments:
+def choose(
+    version: str, dtype: str = "float16", without: str = "", called: str = "", **extra: Any
+) -> Arguments:
     return choose_arguments(
         [name for name in SIGNATURES[version] if name != without],
-        version,
+        called or version,
         dtype=dtype,
         device="cuda:0",
         extra=extra,
@@ -49,14 +51,30 @@ def test_nothing_is_passed_that_a_version_would_swallow(version: str, dtype: str
 @pytest.mark.parametrize("version", VERSIONS)
 def test_typing_is_strong_where_a_version_can(version: str) -> None:
     chosen = choose(version)
-    if version == "2.4.0":
+    if version in {"2.4.0", "2.6.0"}:
         assert chosen.typing == "weak"
         assert chosen.passed["enabled_precisions"] == ["float16"]
     else:
         assert chosen.typing == "strong"
         # 2.10 to 2.12 raise if precisions come with explicit typing, 2.13 swallows them.
         assert "enabled_precisions" not in chosen.passed
-    assert chosen.passed.get("use_explicit_typing") == (True if version in TYPED else None)
+    explicit = version != "2.6.0" if version in TYPED else None
+    assert chosen.passed.get("use_explicit_typing") is explicit
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_halves_are_typed_weakly_where_batch_norm_would_widen_them(dtype: str) -> None:
+    for version in ("2.6.0", "2.7.1"):
+        chosen = choose("2.6.0", dtype, called=version)
+        assert chosen.typing == "weak"
+        assert chosen.passed["use_explicit_typing"] is False
+        assert chosen.passed["enabled_precisions"] == [dtype]
+    for wide in ("float32", "tf32"):
+        chosen = choose("2.6.0", wide)
+        assert chosen.typing == "strong"
+        assert chosen.passed["use_explicit_typing"] is True
+        assert "enabled_precisions" not in chosen.passed
+    assert choose("2.8.0", dtype).typing == "strong"
 
 
 def test_weak_typing_names_the_tensors_dtype() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import logging
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from edgejoule.inference.backend import BuildOptions  # noqa: E402
 from edgejoule.inference.trt import torch_build  # noqa: E402
 from edgejoule.inference.trt.torch_arguments import Arguments, choose_arguments  # noqa: E402
 from edgejoule.inference.trt.torch_compile import (  # noqa: E402
+    Line,
     applied,
     compile_function,
     compile_program,
@@ -182,13 +186,31 @@ def test_a_version_without_compile_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_what_tensorrt_says_is_heard() -> None:
-    import logging
-
     with heard() as lines:
         logging.getLogger("torch_tensorrt [TensorRT Conversion Context]").error("no  memory")
+        logging.getLogger("torch_tensorrt.dynamo").warning("slow")
         logging.getLogger("another").error("not ours")
     logging.getLogger("torch_tensorrt").error("after it")
-    assert lines == ["no memory"]
+    assert lines == [Line(logging.ERROR, "no memory"), Line(logging.WARNING, "slow")]
+
+
+def test_what_is_heard_still_reaches_the_log(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])  # as in the process that builds; pytest has its own
+    with heard():
+        logging.getLogger("torch_tensorrt").error("once, while somebody listens")
+        logging.getLogger("torch_tensorrt").info("not a warning")
+    assert root.handlers == []
+    logging.getLogger("torch_tensorrt").error("and after it")
+    assert capsys.readouterr().err == "once, while somebody listens\nand after it\n"
+    own = logging.NullHandler()
+    root.handlers = [own]
+    with heard() as lines:
+        logging.getLogger("torch_tensorrt").error("where others print")
+    assert (len(lines), root.handlers) == (1, [own])
+    assert capsys.readouterr().err == ""
 
 
 def test_torch_tensorrt_that_cannot_be_loaded(
@@ -217,6 +239,72 @@ def test_a_build_without_memory_is_tried_smaller(
     assert "OutOfMemory" in built.attempts[0]["why"]
     assert "halved to 128 MiB" in built.attempts[2]["changed"]
     assert behaviour.calls[-1]["workspace_size"] == 128 * 2**20
+
+
+class Held:
+    """What a frame of a failed try refers to: a network, a builder."""
+
+
+def test_a_failed_try_is_gone_before_the_next(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package, behaviour, trt = played(monkeypatch)
+    compile_again, release = torch_build.compile_program, torch_build._release
+    behaviour.memory_bytes = 300 * 2**20
+    frames: list[weakref.ref[Held]] = []
+    alive: list[int] = []
+
+    def compiling(*args: Any, **kwargs: Any) -> Any:
+        held = Held()
+        frames.append(weakref.ref(held))
+        return compile_again(*args, **kwargs)
+
+    def releasing() -> None:
+        release()
+        alive.append(sum(one() is not None for one in frames))
+
+    monkeypatch.setattr(torch_build, "compile_program", compiling)
+    monkeypatch.setattr(torch_build, "_release", releasing)
+    monkeypatch.setattr("edgejoule.inference.memory_limit.limit_torch", lambda _options: None)
+    options = BuildOptions("float32", device="cpu", memory_limit_gib=1.0)
+    built, _ = build_here(tmp_path, package, trt, options)
+    assert [one["result"] for one in built.attempts] == ["out of memory", "built"]
+    assert alive == [0, 0, 0]  # before each try, and at the end
+
+
+def test_the_exported_model_is_gone_before_engines_are_opened(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    package, _, trt = played(monkeypatch)
+    compile_it, release = torch_build.compile_program, torch_build._release
+    given: list[weakref.ref[Any]] = []
+    alive: list[int] = []
+
+    def compiling(package: Any, program: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        given.extend([weakref.ref(program), weakref.ref(inputs[0])])
+        return compile_it(package, program, inputs, *args, **kwargs)
+
+    def releasing() -> None:
+        release()
+        gc.collect()
+        alive.append(sum(one() is not None for one in given))
+
+    monkeypatch.setattr(torch_build, "compile_program", compiling)
+    monkeypatch.setattr(torch_build, "_release", releasing)
+    build_here(tmp_path, package, trt, HERE)
+    assert len(given) == 2
+    assert alive == [0, 0]
+
+
+def test_skipped_tactics_are_no_want_of_memory() -> None:
+    skipped = Line(logging.WARNING, "Skipping tactic 0x3e8 due to insufficient memory on 4 GiB")
+    failed = Line(logging.ERROR, "Error Code 2: OutOfMemory (Requested size was 9 bytes.)")
+    error = RuntimeError("Failed to build the engine")
+    assert torch_build._memory_words(error, [skipped]) == ""
+    assert torch_build._memory_words(error, [failed, skipped]) == failed.text
+    said = torch_build._memory_words(RuntimeError("CUDA out of memory"), [skipped])
+    assert said == "RuntimeError: CUDA out of memory"
+    assert torch_build._memory_words(MemoryError(), []).startswith("MemoryError")
 
 
 def test_a_killed_build_starts_where_it_would_have_gone_on(

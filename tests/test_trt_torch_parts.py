@@ -235,6 +235,17 @@ def test_engines_that_cannot_run_elsewhere_are_refused() -> None:
         part_of_module(module, "_run_on_acc_0", 0)
 
 
+def test_buffers_that_became_outputs_are_refused() -> None:
+    """2.14 gives the new values of buffers back at the end of the graph's outputs."""
+    compiled = adjacency("2.14.0")
+    compiled.meta[torch_names.COPYBACK] = []  # of a model that writes none
+    assert len(take_apart(compiled).engines) == 2
+    compiled.meta[torch_names.COPYBACK] = ["steps", "block.mean"]
+    with pytest.raises(UsageError, match=r"writes 2 of its buffers.*--backend tensorrt") as error:
+        take_apart(compiled)
+    assert "\n" not in str(error.value)
+
+
 def test_shapes_of_a_model_that_are_not_known() -> None:
     with pytest.raises(MeasurementError, match="an engine without a graph"):
         take_apart(engine("2.8.0", "alone"))

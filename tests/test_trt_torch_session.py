@@ -19,7 +19,7 @@ from edgejoule.inference.trt.library import make_log  # noqa: E402
 from edgejoule.inference.trt.torch_session import PartsSession  # noqa: E402
 from edgejoule.inference.trt.torch_slots import EngineRunner  # noqa: E402
 from edgejoule.records import NULL_NS  # noqa: E402
-from tests.support_host_gpu import HostGpu  # noqa: E402
+from tests.support_host_gpu import HostGpu, HostReplay  # noqa: E402
 from tests.support_tensorrt import load_double, plan_of  # noqa: E402
 from tests.support_torch_tensorrt import build_here, install  # noqa: E402
 
@@ -33,6 +33,27 @@ SETS = [
 
 
 OPEN: list[Any] = []
+
+
+class PooledReplay(HostReplay):
+    """A capture whose pool is told by what it gives."""
+
+    @property
+    def pool(self) -> Any:
+        return "the first's pool"
+
+
+class PoolingGpu(HostGpu):
+    """The host in the place of a GPU, which notes what pool each capture is to share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pools: list[Any] = []
+
+    def capture(self, run: Any, pool: Any = None) -> PooledReplay:
+        self.pools.append(pool)
+        self.captured += 1
+        return PooledReplay(run, run())
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +87,7 @@ class Built:
         self.behaviour.faults = list(faults)
         _, self.described = build_here(folder, package, self.trt, HERE, split=split)
         self.folder = folder
-        self.gpu = HostGpu()
+        self.gpu = PoolingGpu()
         self.session = PartsSession(folder, options, gpu=self.gpu, trt=self.trt)
         OPEN.append(self.session)
         self.session.bind(SETS)
@@ -207,6 +228,7 @@ def test_cuda_graphs_replay_each_set(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     options = BuildOptions("float32", device="cpu", extra={"cuda_graphs": True})
     built = Built(monkeypatch, tmp_path, options=options)
     assert built.gpu.captured == len(SETS)
+    assert built.gpu.pools == [None, "the first's pool", "the first's pool"]
     assert built.session.settings()["cuda_graphs"] is True
     plain = PartsSession(tmp_path, HERE, gpu=HostGpu(), trt=built.trt)
     OPEN.append(plain)

@@ -144,6 +144,12 @@ class GpuProfiler:
             self._prepare()
         self._host_ns = []
 
+    def recalibrate(self) -> None:
+        """Measure again at the next start: something now makes launches faster or slower."""
+        self._cost = None
+        self._pace = None
+        self._delays_ns = [0.0] * len(self._segments)
+
     def infer(self, which: int) -> None:
         """Run one inference node by node and wait for its end."""
         program = self._program

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 from pathlib import Path
 from typing import Any
@@ -66,13 +67,27 @@ def test_all_that_is_passed_is_in_the_signature(
 def test_how_a_network_is_typed(wheel: Wheel) -> None:
     version = numbers(wheel.version.split("+")[0])
     arguments = choose(wheel, "float16", {})
-    assert arguments.typing == ("weak" if version < (2, 6) else "strong")
+    weak = version < torch_names.FIRST_HALF_EXPLICIT
+    assert arguments.typing == ("weak" if weak else "strong")
     # Where both are there, one of them set to a reduced precision refuses the other.
-    assert ("enabled_precisions" in arguments.passed) == (version < (2, 6))
+    assert ("enabled_precisions" in arguments.passed) == weak
     assert ("use_explicit_typing" in arguments.passed) == ((2, 6) <= version < (2, 13))
+    assert arguments.passed.get("use_explicit_typing") is not weak
     assert "disable_tf32" not in arguments.passed
     for dtype, forbidden in (("float32", True), ("tf32", False)):
         assert choose(wheel, dtype, {}).passed["disable_tf32"] is forbidden
+        assert choose(wheel, dtype, {}).typing == ("weak" if version < (2, 6) else "strong")
+
+
+def test_why_explicit_typing_of_halves_waits(wheel: Wheel) -> None:
+    """Versions that fold a batch normalisation only where all of its weights are constants."""
+    version = numbers(wheel.version.split("+")[0])
+    tree = wheel.tree("torch_tensorrt/dynamo/conversion/impl/normalization/ops.py")
+    assert tree is not None
+    defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    assert "batch_norm" in defined
+    folds = "batch_norm_constant_folding" in defined
+    assert folds == (version >= torch_names.FIRST_HALF_EXPLICIT)
 
 
 def test_engines_are_built_anew_and_on_one_stream(wheel: Wheel) -> None:

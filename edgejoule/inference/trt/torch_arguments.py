@@ -17,6 +17,7 @@ from edgejoule.inference.trt import torch_names as names
 
 # Those of the user's options that are arguments of `compile` under the same name.
 FROM_USER = ("optimization_level", "min_block_size", "require_full_compilation")
+_HALF = ("float16", "bfloat16")
 TENSOR_DTYPES = {
     "float32": "float32",
     "tf32": "float32",
@@ -145,9 +146,12 @@ def _precision(chosen: _Chosen, dtype: str) -> Typing:
     elif dtype == "tf32":
         chosen.ask("disable_tf32", False, "dtype tf32 allows TensorFloat-32")
     if "use_explicit_typing" in chosen.parameters:
-        # With it, `enabled_precisions` may be nothing but float32, which is its default.
-        chosen.passed["use_explicit_typing"] = True
-        return "strong"
+        version = names.version_of(chosen.version)
+        explicit = dtype not in _HALF or version >= names.FIRST_HALF_EXPLICIT
+        chosen.passed["use_explicit_typing"] = explicit
+        if explicit:
+            # With it, `enabled_precisions` may be nothing but float32, which is its default.
+            return "strong"
     if names.version_of(chosen.version) >= names.FIRST_ALWAYS_TYPED:
         return "strong"
     chosen.ask("enabled_precisions", [TENSOR_DTYPES[dtype]], f"dtype {dtype}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from edgejoule.inference.trt.cuda_types import CudaDevice
 from edgejoule.inference.trt.torch_arguments import choose_arguments
 from edgejoule.inference.trt.torch_compile import (
     Compiled,
+    Line,
     compile_function,
     compile_program,
     heard,
@@ -101,6 +103,7 @@ def build_parts(
             "changed": attempt.changed,
         }
         attempts.append(note)
+        _release()  # here the last try's exception is gone, and with it all that its frames held
         started = time.monotonic()
         try:
             with heard() as lines:
@@ -114,7 +117,6 @@ def build_parts(
             if not memory:
                 raise _failed(model.name, version, error, lines, options.extra) from error
             note |= {"result": "out of memory", "why": memory}
-            _release()
             continue
         finally:
             note["seconds"] = round(time.monotonic() - started, 3)
@@ -122,7 +124,10 @@ def build_parts(
         parts = take_apart(compiled.module)
         _check(model.name, version, parts, compiled, options.extra, lines)
         compiled = replace(compiled, module=None)
-        _release()  # engines that torch_tensorrt holds, before they are opened once more
+        # What torch_tensorrt and the exported model hold, before engines are opened once more:
+        # TensorRT cannot take memory that torch keeps for itself.
+        del program, inputs
+        _release()
         return Built(parts, compiled, strict, tuple(attempts))
     raise MeasurementError(
         f"torch_tensorrt {version} ran out of memory compiling {model.name}, also with less "
@@ -147,12 +152,13 @@ def _check(
     parts: Parts,
     compiled: Compiled,
     extra: Mapping[str, Any],
-    lines: list[str],
+    lines: list[Line],
 ) -> None:
     """Raise where what came out is not what was asked for, or was built unseen."""
     left = operations_in_pytorch(parts)
     if not parts.engines:
-        said = next((line for line in reversed(lines) if "supported operations" in line), "")
+        texts = (line.text for line in reversed(lines))
+        said = next((text for text in texts if "supported operations" in text), "")
         raise UsageError(
             f"torch_tensorrt {version} turned no part of model {name} into an engine"
             + (f" ({said[:200]})" if said else ""),
@@ -181,7 +187,7 @@ def _not_full(name: str, version: str, left: list[str], engines: int) -> str:
 
 
 def _failed(
-    name: str, version: str, error: Exception, lines: list[str], extra: Mapping[str, Any]
+    name: str, version: str, error: Exception, lines: list[Line], extra: Mapping[str, Any]
 ) -> EdgejouleError:
     """Return the one line for a compilation that failed; the traceback goes to the log."""
     if extra.get("require_full_compilation") and "require_full_compilation" in str(error):
@@ -190,20 +196,24 @@ def _failed(
         )
     failed = model_error(name, f"cannot be compiled by torch_tensorrt {version}", error)
     if lines:
-        failed.message += f"; TensorRT said: {lines[-1][:200]}"
+        failed.message += f"; TensorRT said: {lines[-1].text[:200]}"
     return failed
 
 
-def _memory_words(error: Exception, lines: list[str]) -> str:
-    """Return what says that memory ended; empty where nothing does."""
+def _memory_words(error: Exception, lines: list[Line]) -> str:
+    """Return what says that memory ended; empty where nothing does.
+
+    Only errors are asked: that a tactic is skipped for want of memory is a usual warning.
+    """
     text = f"{type(error).__name__}: {short(error)}"
     if isinstance(error, MemoryError):
         return text
-    return next((line[:300] for line in (text, *reversed(lines)) if OUT_OF_MEMORY.search(line)), "")
+    errors = [line.text for line in reversed(lines) if line.level >= logging.ERROR]
+    return next((said[:300] for said in (text, *errors) if OUT_OF_MEMORY.search(said)), "")
 
 
 def _release() -> None:
-    """Free what a failed try has left, before the next."""
+    """Free what nothing refers to, torch's cache of the GPU's memory included."""
     import torch
 
     gc.collect()

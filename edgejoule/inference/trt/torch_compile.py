@@ -268,22 +268,41 @@ def _facts(trt: Any, config: Any, network: Any) -> dict[str, Any]:
     return found
 
 
+@dataclass(frozen=True)
+class Line:
+    """What torch_tensorrt or TensorRT said.
+
+    Attributes:
+        level: By Python's logging, to which torch_tensorrt passes TensorRT's severities on.
+        text: In one line.
+    """
+
+    level: int
+    text: str
+
+
 @contextlib.contextmanager
-def heard() -> Iterator[list[str]]:
+def heard() -> Iterator[list[Line]]:
     """Collect what torch_tensorrt and TensorRT warn of; it goes to the log of the run as before."""
-    lines: list[str] = []
+    lines: list[Line] = []
 
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             if record.name.startswith(names.PACKAGE):
-                lines.append(" ".join(record.getMessage().split()))
+                lines.append(Line(record.levelno, " ".join(record.getMessage().split())))
 
-    listener = Listener(logging.WARNING)
-    logging.getLogger().addHandler(listener)
+    root = logging.getLogger()
+    added: list[logging.Handler] = [Listener(logging.WARNING)]
+    # Python prints warnings by this one where nobody listens; now somebody does.
+    if not root.handlers and logging.lastResort is not None:
+        added.append(logging.lastResort)
+    for handler in added:
+        root.addHandler(handler)
     try:
         yield lines
     finally:
-        logging.getLogger().removeHandler(listener)
+        for handler in added:
+            root.removeHandler(handler)
 
 
 def _refuse_inert(version: str, message: str, passed: Mapping[str, Any]) -> None:

@@ -7,7 +7,7 @@ here could not be measured either.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,7 +52,7 @@ class Described:
 
     Attributes:
         layers: Of all engines and parts in PyTorch, in the order of execution.
-        engines: Facts of each engine, for the settings.
+        engines: Facts of each engine, for the settings; `note` where something is amiss.
         files: What the measuring process needs of each.
         keep: Files that stay with the run.
     """
@@ -104,6 +104,8 @@ def describe_parts(
         graph = origin(parts.engines[slot])
         own = describe_engine(texts[slot], first_index=len(layers), origin=graph)
         facts[slot] |= {"first_layer": len(layers), "layers": len(own)}
+        if note := wide_note(facts[slot]["bindings"], own):
+            facts[slot]["note"] = note
         named[slot] = tuple(layer.name for layer in own)
         layers += own
     files = tuple(
@@ -112,6 +114,28 @@ def describe_parts(
     )
     keep = tuple(_inspector_name(part) for part in parts.engines)
     return Described(tuple(layers), tuple(facts), files, keep)
+
+
+def wide_note(bindings: Sequence[Mapping[str, Any]], layers: Sequence[Layer]) -> str:
+    """Return what to say of an engine that computes wider than its tensors are; else nothing.
+
+    Of a run in float16 or bfloat16 the engines' tensors have that dtype, whatever their layers
+    compute in: torch_tensorrt casts.
+
+    Args:
+        bindings: Of the engine's facts.
+        layers: As the inspector tells them.
+    """
+    half = sorted({one["dtype"] for one in bindings} & {"float16", "bfloat16"})
+    told = [{tensor.dtype for tensor in layer.outputs} - {None} for layer in layers]
+    told = [dtypes for dtypes in told if dtypes]
+    wide = sum("float32" in dtypes for dtypes in told)
+    if not half or 2 * wide <= len(told):
+        return ""
+    return (
+        f"{wide} of {len(told)} layers that tell their dtype write float32, though the engine's "
+        f"tensors are {' and '.join(half)}: it does not compute in the run's dtype"
+    )
 
 
 def write_engines(artefacts: Path, files: Sequence[EngineFile], kernel: KernelTime) -> None:
@@ -145,7 +169,7 @@ def _inspect(part: EnginePart, trt: Any, log: Any, allocator: Any) -> tuple[str,
         except EdgejouleError as error:
             if not lines:
                 raise
-            raise refusal(trt, "; ".join(lines)) from error
+            raise refusal(trt, "; ".join(line.text for line in lines)) from error
     try:
         if engine.verbosity != "DETAILED":
             raise MeasurementError(

@@ -206,6 +206,7 @@ class PartsProfiler:
         if not self._recorders.attached:
             self._steps.start(inferences)
             self._recorders.attach(self.chunk_inferences, lambda: self._steps.infer(0))
+            self._steps.recalibrate()  # with a profiler attached TensorRT launches otherwise
         self._steps.start(inferences)
         self._recorders.begin()
 
@@ -230,16 +231,22 @@ class PartsProfiler:
         starts = np.asarray(steps.start_offset_ns).reshape(-1, width)[:whole]
         durations: list[np.ndarray] = []
         offsets: list[np.ndarray] = []
+        excess_ns = np.zeros(whole, dtype=np.int64)
         for position, slot in enumerate(self._slots):
             if slot is None:
                 durations.append(lengths[:, position : position + 1])
                 offsets.append(starts[:, position : position + 1])
             else:
                 durations.append(self._recorders.durations_ns(slot, whole))
+                own_ns = durations[-1].sum(axis=1)
+                excess_ns += np.maximum(own_ns - lengths[:, position], 0)
                 offsets.append(np.full(durations[-1].shape, NULL_NS, dtype=np.int64))
         times = _rows(np.hstack(durations), np.hstack(offsets))
-        held_ns = None if steps.held_ns is None else steps.held_ns[:whole]
-        return replace(times, held_ns=held_ns)
+        if steps.held_ns is None:
+            return times
+        # Counted beside the engines' lengths by events; what TensorRT's own times are more than
+        # that is written as layers, and cannot be held as well.
+        return replace(times, held_ns=np.maximum(steps.held_ns[:whole] - excess_ns, 0))
 
     def facts(self) -> dict[str, Any]:
         """Return how it went, for the records."""

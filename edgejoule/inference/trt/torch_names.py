@@ -43,6 +43,7 @@ PYTHON_INPUTS, PYTHON_OUTPUTS = "input_names", "output_names"
 CPP_INPUTS, CPP_OUTPUTS = "input_binding_names", "output_binding_names"
 OUTPUT_ALLOCATOR = "requires_output_allocator"
 ALIASED = "aliased_io"
+COPYBACK = "_copyback_mutation_buffers"  # meta of 2.14's graphs: buffers given back as outputs
 EXECUTE_ENGINE = "tensorrt.execute_engine.default"  # how an exported program calls an engine
 # Fields of an engine object's state (`SerializedInfoIndex` in core/runtime/runtime.h), which has
 # the plan in base64 and the names of the bindings joined with BINDING_DELIMITER.
@@ -50,6 +51,14 @@ ENGINE_IDX, INPUTS_IDX, OUTPUTS_IDX = 3, 4, 5
 BINDING_DELIMITER = "%"
 
 FIRST_EXPLICIT_TYPING = (2, 6)  # `use_explicit_typing`: a network typed as the model is
+FIRST_HALF_EXPLICIT = (2, 8)
+"""First version whose explicit typing keeps a float16 or bfloat16 model in its dtype.
+
+Up to 2.7 the epsilon of a batch normalisation becomes a float32 constant (`batch_norm` in
+conversion/impl/normalization/ops.py), to which `convert_binary_elementwise` promotes the other
+operand, and a strongly typed network then computes everything behind it in float32. From 2.8 on
+the normalisation is folded into a scale and a shift of the model's dtype.
+"""
 FIRST_ALWAYS_TYPED = (2, 13)  # no other kind of network from here on
 
 Kind = Literal["function", "class", "method", "attribute", "parameter", "constant"]
@@ -188,6 +197,10 @@ RELIANCES: tuple[Reliance, ...] = (
     ),
     Reliance(_MUTABLE_FILE, MUTABLE_MODULE, "class", (2, 5), None, "unwrapped"),
     _attribute(_MUTABLE_FILE, f"{MUTABLE_MODULE}.{MUTABLE_INNER}", "what it wraps", since=(2, 5)),
+    Reliance(
+        "torch_tensorrt/dynamo/lowering/_buffer_lifting.py", "hide_copyback_outputs", "function",
+        (2, 14), None, "refused: buffers that a model writes become outputs of the graph",
+    ),
 )  # fmt: skip
 
 

@@ -88,6 +88,7 @@ def take_apart(compiled: Any) -> Parts:
     import torch
 
     compiled = unwrap(compiled)
+    _refuse_written_buffers(compiled)
     if _holds_engine(compiled):
         raise MeasurementError(
             "torch_tensorrt returned an engine without a graph around it",
@@ -104,6 +105,24 @@ def take_apart(compiled: Any) -> Parts:
     flat.graph.output(tuple(leaves))
     flat.graph.lint()
     return Parts(torch.fx.GraphModule(flat.attributes, flat.graph), tuple(flat.engines))
+
+
+def _refuse_written_buffers(compiled: Any) -> None:
+    """Refuse a model that writes buffers where these have become outputs of the graph.
+
+    torch_tensorrt 2.14 hides them from a caller of the module (`hide_copyback_outputs` in
+    dynamo/lowering/_buffer_lifting.py), and does not write them back.
+
+    Raises:
+        UsageError: There are such.
+    """
+    buffers = getattr(compiled, "meta", {}).get(names.COPYBACK) or ()
+    if buffers:
+        raise UsageError(
+            f"the model writes {len(buffers)} of its buffers, which torch_tensorrt turned into "
+            "outputs",
+            _ELSEWHERE,
+        )
 
 
 def slot_of(node: Any) -> int | None:

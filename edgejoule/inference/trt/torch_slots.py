@@ -29,6 +29,10 @@ class Replay(Protocol):
     outputs: Any  # tensors that every replay writes
     replay: Callable[[], None]  # puts the inference on the stream
 
+    @property
+    def pool(self) -> Any:
+        """The pool of memory that further captures may share."""
+
 
 class Gpu(Protocol):
     """Where a session runs: a device, and one stream for everything."""
@@ -47,8 +51,8 @@ class Gpu(Protocol):
     def synchronise(self) -> None:
         """Wait until the stream has done everything."""
 
-    def capture(self, run: Callable[[], Any]) -> Replay:
-        """Capture what a function puts on the stream."""
+    def capture(self, run: Callable[[], Any], pool: Any = None) -> Replay:
+        """Capture what a function puts on the stream, in the pool of another capture if given."""
 
     def kernels(self, program: Program, inputs: Sequence[Any]) -> Kernels:
         """Return how many kernels each step launches."""
@@ -91,11 +95,11 @@ class CudaGpu:
         """Wait for the stream; PyTorch gives the interpreter's lock away meanwhile."""
         self._stream.synchronize()
 
-    def capture(self, run: Callable[[], Any]) -> Replay:
+    def capture(self, run: Callable[[], Any], pool: Any = None) -> Replay:
         """Capture a CUDA graph, after a few runs."""
         from edgejoule.inference.torch_cuda_graph import capture
 
-        return capture(run)
+        return capture(run, pool)
 
     def kernels(self, program: Program, inputs: Sequence[Any]) -> Kernels:
         """Count the nodes of a captured graph."""
@@ -112,7 +116,8 @@ class EngineRunner:
         context: Its context.
         copies: How many inputs had to be copied, in all calls: TensorRT reads contiguous tensors
             whose addresses are multiples of 256 (`setTensorAddress` in NvInferRuntime.h), which
-            views of PyTorch's need not be.
+            views of PyTorch's need not be; and on the GPU, where parts in PyTorch may leave a
+            tensor on the CPU or a plain number.
     """
 
     def __init__(
@@ -147,6 +152,8 @@ class EngineRunner:
         self._shapes: dict[int, Any] = {}
         self._addresses: dict[int, int] = {}
         self._alignment = _ALIGNMENT if gpu.device.startswith("cuda") else 1
+        self._on_host = not gpu.device.startswith("cuda")
+        self._tensor, self._as_tensor = torch.Tensor, torch.as_tensor
         self._row_by_row = torch.contiguous_format
         self._single = single and len(self._outputs) == 1
         self._results: tuple[Any, ...] = ()
@@ -161,6 +168,10 @@ class EngineRunner:
         held = []  # until the launch: a copy lives no longer than its last name
         for index, binding, dtype in self._inputs:
             tensor = tensors[index]
+            if not isinstance(tensor, self._tensor) or tensor.is_cpu != self._on_host:
+                tensor = self._as_tensor(tensor, device=self._gpu.device)
+                self.copies += 1
+                held.append(tensor)
             if not tensor.is_contiguous() or tensor.data_ptr() % self._alignment:
                 tensor = tensor.clone(memory_format=self._row_by_row)
                 self.copies += 1
