@@ -10,6 +10,7 @@ import pytest
 
 from edgejoule.errors import MeasurementError, UsageError
 from edgejoule.inference.backend import BuildOptions
+from edgejoule.inference.memory_limit import tensorrt_allocator
 from edgejoule.inference.trt.build import Built, build_plan, workspace_bytes
 from edgejoule.inference.trt.common import device_index
 from edgejoule.inference.trt.cuda_types import CudaDevice, CudaOutOfMemory
@@ -29,6 +30,16 @@ class Machine:
 
     def device(self, index: int) -> CudaDevice:
         return self._device
+
+
+class HostMemory:
+    """Memory that is never asked."""
+
+    def allocate(self, nbytes: int) -> int:
+        raise NotImplementedError
+
+    def free(self, address: int) -> None:
+        raise NotImplementedError
 
 
 @pytest.fixture(params=VERSIONS)
@@ -254,6 +265,45 @@ def test_a_node_without_an_implementation_is_named(trt: Any, graph: Path) -> Non
     )
     with pytest.raises(MeasurementError, match=r"no implementation for node /conv1/Conv"):
         build(trt, graph, options())
+
+
+LACKING = "Error Code 10: Internal Error (Could not find any implementation for node /conv1/Conv{})"
+
+
+def test_a_tactic_skipped_for_want_of_memory_is_not_why(trt: Any, graph: Path) -> None:
+    behaviour = flags_of(trt).BEHAVIOUR
+    behaviour.warn_with = "Skipping tactic 0x0 due to insufficient memory on requested size of 9."
+    behaviour.fail_with = LACKING.format(".")
+    with pytest.raises(MeasurementError, match=r"no implementation for node /conv1/Conv"):
+        build(trt, graph, options())
+    assert len(flags_of(trt).BUILT) == 1
+
+
+def test_want_of_memory_that_is_an_error_is_why(trt: Any, graph: Path) -> None:
+    flags_of(trt).BEHAVIOUR.fail_with = LACKING.format(" due to insufficient memory.")
+    with pytest.raises(MeasurementError, match="ran out of memory building"):
+        build(trt, graph, options(memory_limit_gib=0.25))
+    assert len(flags_of(trt).BUILT) == 5
+
+
+def test_what_an_earlier_try_was_refused_is_forgotten(
+    trt: Any, graph: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    behaviour, real = flags_of(trt).BEHAVIOUR, trt.Builder.build_serialized_network
+    behaviour.allocates = 2**21
+    allocator = tensorrt_allocator(trt, HostMemory(), 2**20)
+
+    def then_lacking(self: Any, network: Any, config: Any) -> Any:
+        if flags_of(trt).BUILT:
+            behaviour.fail_with = LACKING.format(".")
+        return real(self, network, config)
+
+    monkeypatch.setattr(trt.Builder, "build_serialized_network", then_lacking)
+    with pytest.raises(MeasurementError, match="no implementation for node") as failed:
+        build(trt, graph, options(), allocator=allocator)
+    assert allocator.budget.refusals == 1
+    assert "refuses" not in str(failed.value)
+    assert len(flags_of(trt).BUILT) == 2
 
 
 @pytest.mark.parametrize("version", VERSIONS[1:])

@@ -249,6 +249,17 @@ def test_another_library_is_no_runtime(fake: FakeCuda) -> None:
     assert load_cuda(names).path == fake.library
 
 
+def test_a_broken_runtime_gives_way(fake: FakeCuda) -> None:
+    fake.say({"cudaGetDeviceCount!": "999"})
+
+    def load(path: str) -> object:
+        if path == "whole":
+            fake.say({}, "cudaGetDeviceCount!")
+        return ctypes.CDLL(fake.library)
+
+    assert load_cuda(["broken", "whole"], load).path == "whole"
+
+
 def test_a_runtime_too_new_for_the_driver_gives_way(fake: FakeCuda) -> None:
     fake.say({"runtime": "13000"})
     loads: list[str] = []

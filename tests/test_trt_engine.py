@@ -10,6 +10,7 @@ import pytest
 
 from edgejoule.errors import MeasurementError, UsageError
 from edgejoule.inference.trt.engine import Binding, ShapeRange, open_engine, refusal
+from edgejoule.inference.trt.inspector import read_inspector
 from edgejoule.inference.trt.library import make_log
 from tests.support_tensorrt import VERSIONS, load_double, plan_of
 
@@ -93,6 +94,14 @@ def test_an_inspector_that_says_nothing_is_an_error(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(inspector, "get_engine_information", lambda _self, _format: None)
     with pytest.raises(MeasurementError, match="TensorRT's inspector says nothing of the engine"):
         engine.inspector_json()
+
+
+def test_of_an_engine_without_verbosity_it_may_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = opened(monkeypatch, verbosity="NONE")
+    inspector = engine.trt.EngineInspector
+    monkeypatch.setattr(inspector, "get_engine_information", lambda _self, _format: None)
+    assert engine.inspector_json() == ""
+    assert read_inspector(engine.inspector_json()).layers == ()
 
 
 def test_names_that_are_no_text_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,6 +201,15 @@ def test_other_refusals_keep_what_was_logged(
     assert isinstance(error, kind)
     assert type(error) is kind
     assert message in str(error)
+
+
+def test_a_refusal_is_heard_after_many_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    trt = load_double(monkeypatch)
+    log = make_log(trt)
+    for number in range(300):
+        log.log(trt.ILogger.ERROR, f"earlier {number}")
+    with pytest.raises(UsageError, match="it was built on another platform"):
+        open_engine(trt, plan_of(trt, platform="windows"), log)
 
 
 def test_a_runtime_that_raises_is_refused_like_one_that_logs(

@@ -161,6 +161,11 @@ _VALUES = st.recursive(
 )
 
 
+def test_what_has_no_name_goes_by_its_number() -> None:
+    found = read_inspector('{"Layers": ["conv", "", {"Name": ""}, "pool"]}')
+    assert [layer.name for layer in found.layers] == ["conv", "1", "2", "pool"]
+
+
 def read(text: str) -> list[str]:
     """Names of the layers, or the one line of the refusal."""
     try:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import types
+import weakref
 from typing import Any
 
 import pytest
@@ -126,6 +128,27 @@ def test_the_log_keeps_and_prints_errors_and_warnings(
     assert "tensorrt warning: look here\n" in printed
     assert "tensorrt internal error: four\n" in printed
     assert "much" not in printed
+
+
+def test_a_logger_lives_as_long_as_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    # TensorRT and its library of plugins keep a bare pointer to it.
+    seen = weakref.ref(make_log(load_double(monkeypatch)))
+    gc.collect()
+    assert seen() is not None
+
+
+def test_errors_are_counted_beyond_those_that_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    trt = load_double(monkeypatch)
+    log = make_log(trt)
+    for number in range(300):
+        log.log(trt.ILogger.ERROR, str(number))
+    before = log.error_count
+    assert (before, log.errors_since(before)) == (300, [])
+    log.log(trt.ILogger.ERROR, "new")
+    assert log.errors_since(before) == ["new"]
+    del log.errors[:]
+    assert log.errors_since(before) == []
+    assert log.error_count == 301
 
 
 def test_the_log_does_not_grow_without_end(monkeypatch: pytest.MonkeyPatch) -> None:

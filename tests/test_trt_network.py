@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from edgejoule.errors import UsageError
@@ -207,6 +208,41 @@ def test_quantisation_that_left_nothing_quantised_is_refused(trt: Any, tmp_path:
     check_types(network, "int8", "g.onnx", explicit=False)
     with pytest.raises(UsageError, match=r"g\.onnx: no tensor of the parsed graph is int8"):
         check_types(network, "int8", "g.onnx", explicit=True)
+
+
+def test_what_a_quantize_layer_gives_is_quantised(trt: Any, tmp_path: Path) -> None:
+    scale = [
+        onnx.numpy_helper.from_array(np.array(value), name)
+        for value, name in ((np.float32(0.5), "scale"), (np.int8(0), "zero"))
+    ]
+    nodes = [
+        NODE("QuantizeLinear", ["x", "scale", "zero"], ["q"], name="q"),
+        NODE("DequantizeLinear", ["q", "scale", "zero"], ["y"], name="dq"),
+    ]
+    model = onnx.load(write_graph(tmp_path / "g.onnx", nodes=nodes))
+    model.graph.initializer.extend(scale)
+    onnx.save(model, str(tmp_path / "g.onnx"))
+    log, typing = make_log(trt), typing_of(trt, "int8", None)
+    network = parse_network(trt, trt.Builder(log), tmp_path / "g.onnx", typing, log)
+    # Weakly typed, as in 8.6, its tensor is said to be float before the build.
+    said = network.definition.get_layer(0).get_output(0).dtype.name
+    assert said == ("FLOAT" if trt.__version__ == "8.6.1" else "INT8")
+    assert network.dtypes == {"float32": 1, "int8": 1}
+    check_types(network, "int8", "g.onnx", explicit=True)
+    with pytest.raises(UsageError, match="itself is quantised to int8, so it cannot run as fl"):
+        check_types(network, "float32", "g.onnx", explicit=False)
+
+
+def test_plugins_are_there_before_the_graph_is_parsed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    nodes = [NODE("EfficientNMS_TRT", ["x"], ["y"], name="nms", domain="my.own")]
+    graph = write_graph(tmp_path / "g.onnx", nodes=nodes)
+    for version in VERSIONS:
+        assert build(load_double(monkeypatch, version), graph).plan
+    # TensorRT-RTX has no plugins, and nothing to register them with.
+    text = refusal(load_double(monkeypatch, "10.13.0", "init_libnvinfer_plugins"), graph)
+    assert "operator EfficientNMS_TRT (nms) is not supported" in text
 
 
 def test_in_8_6_the_network_is_made_with_an_explicit_batch(

@@ -162,6 +162,59 @@ def test_another_order_than_the_engines_is_an_error(
     closed(session, cuda)
 
 
+SOME_SILENT = {
+    "names": ["constant", "conv", "wait", "pool"],
+    "layers": [
+        {"name": "constant", "ms": 0.0, "silent": True},
+        {"name": "conv", "ms": 0.25},
+        {"name": "wait", "ms": 0.0, "silent": True},
+        {"name": "pool", "ms": 0.5},
+    ],
+}
+
+
+def test_layers_that_compute_nothing_may_lack_times(opened: Open, cuda: FakeCuda) -> None:
+    session = opened(silent=(0, 2), **SOME_SILENT)
+    session.bind(SETS)
+    assert "layers_without_times" not in session.settings()
+    profiler = session.profiler()
+    for _ in range(2):
+        profiler.start(2)
+        profiler.infer(0)
+        profiler.infer(1)
+        times = profiler.harvest([(0, 1)] * 2)
+        assert check_chunk(times, 2, 4) == ""
+        assert times.duration_ns.tolist() == [0, 250_000, 0, 500_000] * 2
+    assert session.settings()["layers_without_times"] == ["constant", "wait"]
+    closed(session, cuda)
+
+
+def test_one_lost_beside_those_shows(
+    opened: Open, cuda: FakeCuda, capsys: pytest.CaptureFixture[str]
+) -> None:
+    faults = [{"inference": FIRST, "kind": "drop"}]
+    session = opened(silent=(0, 2), faults=faults, **SOME_SILENT)
+    session.bind(SETS)
+    profiler = session.profiler()
+    profiler.start(2)
+    profiler.infer(0)
+    profiler.infer(1)
+    assert profiler.harvest([(0, 1)] * 2).inference.tolist() == [1] * 4
+    assert "reported 1 layer times, the engine has 2 layers with times" in capsys.readouterr().err
+    closed(session, cuda)
+
+
+@pytest.mark.parametrize("silent", [(), (0,), (0, 1, 3)])
+def test_layers_that_compute_do_not_lack_times(
+    opened: Open, cuda: FakeCuda, silent: tuple[int, ...]
+) -> None:
+    session = opened(silent=silent, **SOME_SILENT)
+    session.bind(SETS)
+    with pytest.raises(MeasurementError, match="layer 0 is 'constant', but TensorRT reported 'co"):
+        session.profiler().start(1)
+    closed(session, cuda)
+
+
 def test_an_order_that_changes_between_inferences_is_an_error(opened: Open, cuda: FakeCuda) -> None:
     session = opened(faults=[{"from": FIRST + 1, "kind": "swap"}])
     session.bind(SETS)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgejoule.inference.trt.recorder import layer_times, make_recorder, order_problem
+from edgejoule.inference.trt.recorder import layer_times, make_recorder, order_problem, places
 from tests.support_tensorrt import load_double
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -154,3 +154,23 @@ def test_the_benchmark_prints_the_same_figures_as_its_table() -> None:
     assert all(row["median_ns"] > 0 for row in found["rows"])
     assert found["target_ratio"] == 1.6
     assert done.returncode == int(found["rows"][0]["ratio"] > 1.6)
+
+
+def test_reported_names_find_their_layers() -> None:
+    expected = ["a", "c", "b [profile 1]", "a"]
+    assert places(expected, ["a", "b", "a"]) == [0, 2, 3]
+    assert places(expected, expected) == [0, 1, 2, 3]
+    assert places(expected, ["b", "a"]) == [2, 3]
+    assert places(expected, []) == []
+    assert places(expected, ["b", "c"]) is None
+    assert places(expected, ["a", "a", "a"]) is None
+
+
+def test_layers_that_are_not_reported_take_no_time() -> None:
+    recorder = make_recorder(TRT, 10)
+    fill(recorder, [0.25, 0.5], [0.3], [0.3, 0.6])
+    times = layer_times(recorder, 4, [1, 2])
+    assert times.inference.tolist() == [0] * 4 + [2] * 4
+    assert times.layer.tolist() == [0, 1, 2, 3] * 2
+    assert times.duration_ns.tolist() == [0, 250_000, 500_000, 0, 0, 300_000, 600_000, 0]
+    assert times.inferences == 2

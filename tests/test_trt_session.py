@@ -42,6 +42,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda) -> O
         without: str = "",
         names: list[str] | None = None,
         profile: int = 0,
+        silent: tuple[int, ...] = (),
         times_ms: tuple[float, ...] = (0.25, 0.5),
         **plan: Any,
     ) -> PlanSession:
@@ -49,6 +50,7 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cuda: FakeCuda) -> O
         options = BuildOptions("float32", device=device, extra=extra or {}, memory_limit_gib=limit)
         names = names or [f"layer{index}" for index in range(len(times_ms))]
         about = {"inputs": ["x"], "layers": names, "profile": profile, "layer_count": len(names)}
+        about["silent"] = list(silent)
         (tmp_path / "plan.engine").write_bytes(plan_of(trt, *times_ms, **plan))
         (tmp_path / "plan.json").write_text(json.dumps(about))
         return open_plan_session(tmp_path, options)
