@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from edgejoule.errors import MeasurementError
+from edgejoule.errors import MeasurementError, UsageError
 from edgejoule.inference.passes import check_chunk
 from edgejoule.inference.trt.session import WARM_INFERENCES
+from edgejoule.inference.trt.torch_layer_times import _rows
 from tests.support_cudart import FakeCuda
 from tests.support_tensorrt import VERSIONS
 from tests.test_trt_session import SETS, Open, closed, cuda, opened
@@ -273,6 +275,12 @@ def test_a_clean_inference_after_a_profiled_one_has_no_profiler(
     profiler.infer(0)
     assert check_chunk(profiler.harvest([(0, 1)]), 1, 2) == ""
     closed(session, cuda)
+
+
+def test_more_layers_than_numbers_are_refused_beside_parts_in_torch_too() -> None:
+    assert _rows(np.ones((1, 2**15 - 1), dtype=np.int64), None).layer[-1] == 2**15 - 2
+    with pytest.raises(UsageError, match="the model has 32768 layers, more than 32767; split it"):
+        _rows(np.ones((1, 2**15), dtype=np.int64), None)
 
 
 def test_harvest_comes_after_start(opened: Open, cuda: FakeCuda) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from edgejoule.errors import MeasurementError
+from edgejoule.errors import MeasurementError, UsageError
 from edgejoule.inference.backend import Layer, LayerTimes
 from edgejoule.inference.torch_profiler import STAMPS_PER_CHUNK, WARM_INFERENCES
 from edgejoule.inference.trt.describe import check_order
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from edgejoule.inference.torch_gpu_profiler import GpuProfiler
     from edgejoule.inference.trt.torch_slots import EngineRunner, Gpu
+
+_MOST_LAYERS = 2**15 - 1  # layers are stored in 16 bits
 
 
 class EngineRecorders:
@@ -263,10 +265,16 @@ class PartsProfiler:
 
 
 def _rows(durations: np.ndarray, offsets: np.ndarray | None) -> LayerTimes:
-    """Make rows of tables (inferences, layers)."""
+    """Make rows of tables (inferences, layers).
+
+    Raises:
+        UsageError: There are more layers than numbers for them.
+    """
     import numpy as np
 
     count, layers = durations.shape
+    if layers > _MOST_LAYERS:
+        raise UsageError(f"the model has {layers} layers, more than {_MOST_LAYERS}", "split it")
     return LayerTimes(
         inference=np.repeat(np.arange(count, dtype=np.int32), layers),
         layer=np.tile(np.arange(layers, dtype=np.int16), count),
