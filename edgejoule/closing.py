@@ -179,6 +179,10 @@ def _output_notes(setup: dict[str, Any], config: RunConfig) -> list[str]:
     """Return what a reader must know of the outputs: a fast engine that is wrong must show."""
     note = (setup.get("accuracy") or {}).get("note")
     notes = [str(note)] if note else []
+    settings = setup.get("settings") or {}
+    notes += [str(one) for one in settings.get("notes") or ()]
+    if settings.get("aux_streams_warning"):
+        notes.append(str(settings["aux_streams_warning"]))
     if config.calibration_sha256 is not None and config.input_sha256 is None:
         notes.append(
             f"calibrated with {config.calibration} and fed with {config.input} values: how far the "

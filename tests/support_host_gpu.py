@@ -45,6 +45,7 @@ class HostEvents:
 class HostReplay:
     run: Callable[[], Any]
     outputs: Any
+    pool: Any = None
 
     def replay(self) -> None:
         self.run()
@@ -72,7 +73,8 @@ class HostGpu:
     def synchronise(self) -> None:
         self.waits += 1
 
-    def capture(self, run: Callable[[], Any]) -> HostReplay:
+    def capture(self, run: Callable[[], Any], pool: Any = None) -> HostReplay:
+        del pool
         self.captured += 1
         return HostReplay(run, run())
 

@@ -78,6 +78,13 @@ def test_it_is_given_up(
     assert len(kernel.told) == tries
 
 
+def test_what_the_build_says_is_a_note_of_the_run() -> None:
+    settings = {"notes": ["last release for this board"], "aux_streams_warning": "may overlap"}
+    assert _output_notes({"settings": settings}, CONFIG) == [
+        "last release for this board", "may overlap",
+    ]  # fmt: skip
+
+
 def test_int8_calibrated_with_one_kind_and_fed_with_another_is_noted() -> None:
     config = dataclasses.replace(CONFIG, calibration="photos", calibration_sha256="a")
     (note,) = _output_notes({}, config)

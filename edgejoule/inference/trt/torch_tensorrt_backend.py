@@ -154,7 +154,10 @@ class TorchTensorRtBackend:
                 "matmul_tf32": torch.backends.cuda.matmul.allow_tf32,
                 "cudnn_tf32": torch.backends.cudnn.allow_tf32,
                 "gpu": device.name,
-                "notes": list(notes(built.compiled.version)),
+                "notes": [
+                    *notes(built.compiled.version),
+                    *(one["note"] for one in described.engines if one.get("note")),
+                ],
                 **limit.settings(),
             },
             start_offsets=False,
