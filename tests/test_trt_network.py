@@ -240,7 +240,7 @@ def test_plugins_are_there_before_the_graph_is_parsed(
     graph = write_graph(tmp_path / "g.onnx", nodes=nodes)
     for version in VERSIONS:
         assert build(load_double(monkeypatch, version), graph).plan
-    # TensorRT-RTX has no plugins, and nothing to register them with.
+    # A TensorRT that registers none parses all the same, without them.
     text = refusal(load_double(monkeypatch, "10.13.0", "init_libnvinfer_plugins"), graph)
     assert "operator EfficientNMS_TRT (nms) is not supported" in text
 

@@ -251,7 +251,7 @@ def _build(job: _Job, settings: Try) -> tuple[bytes, dict[str, Any]]:
         job.allocator.budget.forget()  # of the try before
         builder.gpu_allocator = job.allocator
     # The parser looks plugins up in a registry, which TensorRT's own library of them has to be told
-    # to fill: InstanceNormalization in 8.6, EfficientNMS_TRT. TensorRT-RTX has none.
+    # to fill, where there is one: InstanceNormalization in 8.6, EfficientNMS_TRT.
     register_plugins = getattr(trt, "init_libnvinfer_plugins", None)
     if register_plugins is not None:
         register_plugins(log, "")
