@@ -35,14 +35,6 @@ SETS = [
 OPEN: list[Any] = []
 
 
-class PooledReplay(HostReplay):
-    """A capture whose pool is told by what it gives."""
-
-    @property
-    def pool(self) -> Any:
-        return "the first's pool"
-
-
 class PoolingGpu(HostGpu):
     """The host in the place of a GPU, which notes what pool each capture is to share."""
 
@@ -50,10 +42,10 @@ class PoolingGpu(HostGpu):
         super().__init__()
         self.pools: list[Any] = []
 
-    def capture(self, run: Any, pool: Any = None) -> PooledReplay:
+    def capture(self, run: Any, pool: Any = None) -> HostReplay:
         self.pools.append(pool)
         self.captured += 1
-        return PooledReplay(run, run())
+        return HostReplay(run, run(), "the first's pool")
 
 
 @pytest.fixture(autouse=True)
