@@ -198,6 +198,8 @@ from edgejoule.inference.trt.build import build_plan
 from edgejoule.inference.trt.library import make_log
 from edgejoule.inference.workload import InputSpec
 log = make_log(trt)
+# A shell's background jobs ignore the signal from their start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 started = []
 def say(line):
     started.append(line)
