@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import re
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -306,9 +307,17 @@ def test_what_an_earlier_try_was_refused_is_forgotten(
     assert len(flags_of(trt).BUILT) == 2
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Python's own answer to SIGINT: a shell's background jobs ignore it from their start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("version", VERSIONS[1:])
 def test_interrupting_ends_the_build(
-    monkeypatch: pytest.MonkeyPatch, graph: Path, version: str
+    monkeypatch: pytest.MonkeyPatch, graph: Path, version: str, interruptible: None
 ) -> None:
     trt = load_double(monkeypatch, version)
     flags_of(trt).BEHAVIOUR.interrupt_at = 1
@@ -321,7 +330,7 @@ def test_interrupting_ends_the_build(
 
 
 def test_without_a_monitor_interrupting_is_pythons_own(
-    monkeypatch: pytest.MonkeyPatch, graph: Path
+    monkeypatch: pytest.MonkeyPatch, graph: Path, interruptible: None
 ) -> None:
     trt = load_double(monkeypatch, "8.6.1")
     flags_of(trt).BEHAVIOUR.interrupt_at = 0
