@@ -70,8 +70,11 @@ def resolve(args: argparse.Namespace) -> Resolved:
     else:
         facts = describe_model(args.loader, args.model)
     asked = "tensorrt" if args.engine and args.backend == "auto" else args.backend
+    forms = facts.forms
+    if args.weights == "random" and args.input_shape is None:
+        forms = tuple(dict.fromkeys((*forms, *facts.random_forms)))
     backend, why_backend = choose_backend(
-        asked, facts.forms, "auto" if args.engine else args.dtype, args.device
+        asked, forms, "auto" if args.engine else args.dtype, args.device
     )
     gpu = named_gpu(args.device)
     device = resolve_device(backend, args.device if gpu is None else gpu.device)

@@ -111,6 +111,7 @@ class ModelFacts:
         input_shape: Its default input shape, None where only loading it tells.
         sha256: Hash of the user's file, None for a zoo name.
         forms: Which forms it can be loaded in here: `torch`, `onnx`.
+        random_forms: Which more with random weights and its default shape.
         download_mib: Size of its pretrained weights if they are not in the cache yet, else 0.
         gflops: Floating-point operations of one forward pass at that shape, in 1e9, a
             multiply-add counting two; only for estimates of time. None is unknown.
@@ -120,5 +121,6 @@ class ModelFacts:
     input_shape: tuple[int, ...] | None
     sha256: str | None = None
     forms: tuple[str, ...] = ("torch", "onnx")
+    random_forms: tuple[str, ...] = ()
     download_mib: float = 0.0
     gflops: float | None = None

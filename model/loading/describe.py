@@ -26,13 +26,14 @@ def _describe_network(network: Network) -> ModelFacts:
 
     needed = isinstance(network.builder, str)
     forms = _torch_forms(_has("torch") and (_has("torchvision") or not needed))
-    if not forms and is_kept(network.name):
-        forms = ("onnx",)
+    kept: tuple[str, ...] = ("onnx",) if is_kept(network.name) else ()
+    forms = forms or kept
     missing = network.weights_file is not None and cached_file(network) is None
     return ModelFacts(
         network.name,
         network.input_shape,
         forms=forms,
+        random_forms=kept,
         download_mib=network.download_mib if missing else 0.0,
         gflops=network.gflops,
     )
