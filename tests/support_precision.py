@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from edgejoule.inference.accuracy import Accuracy, compare, reference_outputs
 from edgejoule.inference.backend import BuildOptions, EngineDescription
@@ -47,6 +48,7 @@ def write_pictures(
     folder: Path, count: int, shape: tuple[int, int, int], seed: int, brightness: float = 1.0
 ) -> Path:
     """Write images as PNG files; `brightness` below 1 makes them dark."""
+    pytest.importorskip("PIL")
     from PIL import Image
 
     folder.mkdir(parents=True)

@@ -88,7 +88,9 @@ def test_options_that_are_refused(extra: dict[str, Any], message: str) -> None:
     check_options(BuildOptions("float16", device="cuda:0", extra=dict.fromkeys(extra)))
 
 
-def test_quantised_dtypes_are_refused_before_anything_is_imported(tmp_path: Path) -> None:
+@pytest.mark.torch
+def test_quantised_dtypes_are_refused_before_torch_tensorrt_is_imported(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
     for dtype in ("int8", "fp8"):
         with pytest.raises(UsageError, match=f"does not build {dtype}.*--backend tensorrt"):
             BACKEND.build(model(types.SimpleNamespace()), BuildOptions(dtype), tmp_path)
