@@ -139,15 +139,18 @@ def read_knobs(environment: Mapping[str, str], *, demo: bool = False) -> Knobs:
     models = tuple(filter(None, re.split(r"[,\s]+", get("MODELS") or "")))
     if get("MODELS") and not models:
         raise UsageError(f"MODELS={get('MODELS')!r} names no network", "leave it out for all")
+    limit = get("MEMORY_LIMIT_GIB")
     return Knobs(
         models=tuple(dict.fromkeys(models)),
         runs=count("RUNS", DEFAULT_RUNS),
         clean_runs=optional_count("CLEAN_RUNS"),
-        clean_seconds=_seconds("CLEAN_SECONDS", get("CLEAN_SECONDS") or f"{CLEAN_S:g}"),
+        clean_seconds=_above_zero(
+            "CLEAN_SECONDS", get("CLEAN_SECONDS") or f"{CLEAN_S:g}", "seconds"
+        ),
         warmup=count("WARMUP", 50, least=0),
         dtype=_calibrated(choice("DTYPE", "auto", ("auto", *DTYPES)), get("CALIBRATION")),
         batch=count("BATCH", 1),
-        idle_duration_s=_seconds("IDLE_DURATION", get("IDLE_DURATION") or "120"),
+        idle_duration_s=_above_zero("IDLE_DURATION", get("IDLE_DURATION") or "120", "seconds"),
         result_dir=Path(get("RESULT_DIR") or "raw_data"),
         backend=get("BACKEND") or "auto",
         sensor=get("SENSOR") or "auto",
@@ -165,7 +168,7 @@ def read_knobs(environment: Mapping[str, str], *, demo: bool = False) -> Knobs:
         wait_idle=_duration("WAIT_IDLE", get("WAIT_IDLE")),
         input=get("INPUT"),
         calibration=get("CALIBRATION"),
-        memory_limit_gib=_gib("MEMORY_LIMIT_GIB", get("MEMORY_LIMIT_GIB")),
+        memory_limit_gib=None if limit is None else _above_zero("MEMORY_LIMIT_GIB", limit, "GiB"),
         cuda_graphs=_flag("CUDA_GRAPHS", get("CUDA_GRAPHS")),
     )
 
@@ -181,18 +184,6 @@ def _calibrated(dtype: str, calibration: str | None) -> str:
     return dtype
 
 
-def _gib(name: str, text: str | None) -> float | None:
-    if text is None:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        raise UsageError(f"{name}={text!r} is no number", "give GiB above 0") from None
-    if not 0 < value < math.inf:
-        raise UsageError(f"{name}={text} is no size", "give GiB above 0")
-    return value
-
-
 def _count(name: str, text: str, least: int) -> int:
     try:
         value = int(text)
@@ -203,13 +194,13 @@ def _count(name: str, text: str, least: int) -> int:
     return value
 
 
-def _seconds(name: str, text: str) -> float:
+def _above_zero(name: str, text: str, unit: str) -> float:
     try:
         value = float(text)
     except ValueError:
-        raise UsageError(f"{name}={text!r} is no number", "give seconds above 0") from None
+        raise UsageError(f"{name}={text!r} is no number", f"give {unit} above 0") from None
     if not 0 < value < math.inf:
-        raise UsageError(f"{name}={text} is no time", "give seconds above 0")
+        raise UsageError(f"{name}={text} cannot be meant", f"give {unit} above 0")
     return value
 
 

@@ -302,7 +302,9 @@ def test_pulses_on_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     ready, done = said
     assert "Fake GPU" in ready["detail"]
     edges = read_edges(tmp_path / "edges.jsonl")
-    assert done["pulses"] == len(edges) // 2 > 5  # a busy machine misses some
+    # A busy machine misses some; all that were planned are accounted for.
+    assert done["pulses"] == len(edges) // 2 > 0
+    assert done["pulses"] + done["missed"] > 50
     assert [edge.step for edge in edges] == [1.0, -1.0] * (len(edges) // 2)
 
 
