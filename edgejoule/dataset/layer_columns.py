@@ -1,7 +1,7 @@
 """The columns of the tidy table: one row per layer and run, for whoever models power and runtime.
 
-`docs/Modelling.md` says what each means. The same names are used for a network that nobody measured:
-then what was measured is null. pyarrow is imported inside the functions.
+`docs/Modelling.md` says what each means. The same names are used for a network that nobody
+measured: then what was measured is null. pyarrow is imported inside the functions.
 """
 
 from __future__ import annotations
