@@ -27,6 +27,7 @@ from edgejoule.dataset.dagshub import (
 )
 from edgejoule.dataset.findings import ERROR, FAILED
 from edgejoule.dataset.git import PushRejectedError, git_succeeds, run_git
+from edgejoule.dataset.remote_objects import missing_on_remote, objects_of, send_again
 from edgejoule.dataset.repository import (
     commit_files,
     configured_remote,
@@ -312,10 +313,10 @@ def _meta(dataset: Path, run: str) -> dict[str, Any]:
 def _send(repo: Any, runs: Sequence[str], remote: Remote) -> None:
     """Push, then ask the remote for every object; send what it lacks once more."""
     dvc.push_runs(repo, runs)
-    objects = [item for run in runs for item in dvc.objects_of(repo, run)]
-    if lacking := dvc.missing_on_remote(repo, objects):
-        dvc.send_again(repo, lacking)
-        lacking = dvc.missing_on_remote(repo, lacking)
+    objects = [item for run in runs for item in objects_of(repo, run)]
+    if lacking := missing_on_remote(repo, objects):
+        send_again(repo, lacking)
+        lacking = missing_on_remote(repo, lacking)
     if lacking:
         raise MeasurementError(
             f"{remote.label} lacks {len(lacking)} of {len(objects)} objects after the push",
