@@ -15,7 +15,7 @@ from typing import Any
 
 from edgejoule.errors import UsageError
 
-SCHEMA_VERSION = 3  # docs/DatasetFormats.md has the history; 1 and 2 are still read
+SCHEMA_VERSION = 4  # docs/DatasetFormats.md has the history; 1 to 3 are still read
 # What only some backends know: key of `RunConfig.extra` -> flag of measure_inference_power.py.
 BACKEND_FLAGS = {
     "optimization_level": "--optimization-level",

@@ -28,6 +28,8 @@ from edgejoule.dataset.run_directory import (
     set_defaults_if_absent,
 )
 from edgejoule.dataset.schema import (
+    DATASET_FILES,
+    JSON_FILES,
     TABLES,
     read_metadata,
     row_count,
@@ -304,6 +306,10 @@ def test_the_first_run_sets_the_defaults(tmp_path):
     assert set_defaults_if_absent(data, {**DEFAULTS, "batch": 8}) == DEFAULTS
     assert read_defaults(data) == DEFAULTS
     assert [path.name for path in data.iterdir()] == ["dataset.json"]
+    text = (data / "dataset.json").read_text(encoding="utf-8")
+    (data / "dataset.json").write_text(text.replace("float32", "float16"), encoding="utf-8")
+    with pytest.raises(MeasurementError, match=r"is damaged \(was changed after it was written"):
+        read_defaults(data)
     (data / "dataset.json").write_text('{"schema_version": 1}', encoding="utf-8")
     with pytest.raises(MeasurementError, match="is damaged"):
         read_defaults(data)
@@ -346,7 +352,7 @@ def test_schemas_are_schemas():
 
     from edgejoule.dataset.schema import json_schema
 
-    for name in ("run", "dataset", "idle", "engine"):
+    for name in {*JSON_FILES.values(), *DATASET_FILES.values()}:
         jsonschema.Draft202012Validator.check_schema(json_schema(name))
     assert schema_problems("idle", {}) == ["document: {} is not of type 'array'"]
 

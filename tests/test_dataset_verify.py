@@ -11,14 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from edgejoule.config import RunConfig, identity_sha256
+from edgejoule.config import RunConfig, defaults_of, identity_sha256
 from edgejoule.dataset.findings import ERROR, INCOMPLETE
-from edgejoule.dataset.run_directory import seal
+from edgejoule.dataset.run_directory import seal, seal_file, set_defaults_if_absent
 from edgejoule.dataset.schema import open_writer, read_metadata, table_schema
 from edgejoule.dataset.verify import verify, verify_dataset, verify_run
 from edgejoule.errors import UsageError
-from edgejoule.files import canonical_json, config_sha256
-from tests.support_dataset import Plan, build_run, reseal
+from edgejoule.files import canonical_json, config_sha256, write_json
+from tests.support_dataset import Plan, build_run, config_of, reseal
 
 FILES = (
     "energy.parquet",
@@ -31,6 +31,13 @@ FILES = (
     "run.json",
     "run.log",
 )
+
+IMPORTED = {
+    "layout": "edgeprofiler",
+    "files": {"lenet_tensorrt.json": "0" * 64},
+    "times": "callback",
+    "notes": [],
+}
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +222,10 @@ def test_a_wrong_energy_of_the_inference_contradicts_the_trace(run):
         ({"config_sha256": "0" * 64}, "config_sha256 is not the hash of config"),
         ({"status": "done"}, "status: 'done' is not one of"),
         ({"weights": 3}, "weights: 3 is not one of"),
-        ({"schema_version": 4}, "schema_version 4 is newer than this edgejoule reads"),
+        ({"schema_version": 5}, "schema_version 5 is newer than this edgejoule reads"),
+        ({"schema_version": 3, "weights": "unknown"}, "weights: 'unknown' is not one of"),
+        ({"schema_version": 3, "imported": IMPORTED}, "False schema does not allow"),
+        ({"imported": {**IMPORTED, "times": "guessed"}}, "imported/times: 'guessed' is not one"),
         ({"surprise": 1}, "document: Additional properties are not allowed"),
         ({"status": "failed", "missing": ["x"]}, "the measurement failed: x"),
         (
@@ -235,13 +245,52 @@ def test_a_wrong_run_json_is_found(run, change, says):
     assert any(says in problem for problem in found), found
 
 
-@pytest.mark.parametrize("version", [1, 2, 3])
+@pytest.mark.parametrize("version", [1, 2, 3, 4])
 def test_every_version_of_the_format_so_far_is_read(run, version):
     reseal(run, schema_version=version)
     assert json.loads((run / "run.json").read_bytes())["schema_version"] == version
     report = verify_run(run)
     assert (report.status, report.findings) == ("complete", ())
     assert verify(run).ok()
+
+
+def test_a_run_may_be_imported_and_its_weights_unknown(run):
+    reseal(run, weights="unknown", imported=IMPORTED)
+    assert problems(run) == []
+
+
+def test_the_datasets_own_files_carry_their_hash(run):
+    data = run.parent
+    set_defaults_if_absent(data, defaults_of(config_of(Plan())))
+    baseline = {"timestamp": "20241121-051743", "avg_idle_power": 4234560.2, "rails": {}}
+    write_json(data / "idling_power.json", seal_file(baseline))
+    assert verify(data).findings == ()
+    for name, key, value in (
+        ("dataset.json", "created_at", "2020-01-01T00:00:00Z"),
+        ("idling_power.json", "avg_idle_power", 1.0),
+        ("idling_power.json", "timestamp", float("inf")),
+    ):
+        text = (data / name).read_bytes()
+        document = json.loads(text)
+        (data / name).write_text(json.dumps({**document, key: value}), encoding="utf-8")
+        assert {item.file for item in verify(data).findings} == {name}
+        (data / name).write_text(json.dumps(document), encoding="utf-8")
+        assert "was rewritten" in verify(data).findings[0].problem
+        del document["sha256"]
+        (data / name).write_bytes(canonical_json(document))
+        assert "'sha256' is a required property" in verify(data).findings[0].problem
+        (data / name).write_bytes(text)
+    assert verify(data).findings == ()
+
+
+def test_the_datasets_own_files_of_earlier_versions_have_no_hash(run):
+    data = run.parent
+    defaults = defaults_of(config_of(Plan()))
+    older = {"schema_version": 3, "defaults": defaults, "created_at": "2024-11-21T05:20:04Z"}
+    write_json(data / "dataset.json", older)
+    write_json(data / "idling_power.json", {"timestamp": "1", "avg_idle_power": 4234560.2})
+    assert verify(data).findings == ()
+    assert set_defaults_if_absent(data, {}) == defaults
 
 
 def test_a_run_json_that_only_looks_the_same_is_found(run):

@@ -67,7 +67,7 @@ def _measure(arguments: argparse.Namespace) -> None:
         mend = f" ({choice.mend})" if choice.mend else ""
         print(f"no power sensor, nothing measured and nothing written: {choice.why}{mend}")
         return
-    from edgejoule.dataset.run_directory import check_result_folder
+    from edgejoule.dataset.run_directory import check_result_folder, seal_file
     from edgejoule.files import disk_errors, write_json
 
     folder: Path = arguments.result_dir
@@ -77,7 +77,7 @@ def _measure(arguments: argparse.Namespace) -> None:
         _check_writable(folder)
     result = _record(choice.name, where, arguments)
     with disk_errors(folder):
-        write_json(folder / RESULT_FILE, result)
+        write_json(folder / RESULT_FILE, seal_file(result))
     if not arguments.quiet:
         print(describe(result))
     else:

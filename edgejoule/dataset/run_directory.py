@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,8 @@ __all__ = [
     "release",
     "run_directories",
     "seal",
+    "seal_file",
+    "seal_problem",
     "set_defaults_if_absent",
 ]
 
@@ -118,6 +121,30 @@ def seal(run: dict[str, Any]) -> dict[str, Any]:
     """Return the content of `run.json` with its own hash in `run_sha256`."""
     blank = {**run, "run_sha256": ""}
     return {**run, "run_sha256": hashlib.sha256(canonical_json(blank)).hexdigest()}
+
+
+def seal_file(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of one of the dataset's own files with version and hash in it.
+
+    `sha256` is over the file's bytes with `sha256` set to `""`, as `run_sha256` is in `run.json`.
+    """
+    blank = {**document, "schema_version": SCHEMA_VERSION, "sha256": ""}
+    return {**blank, "sha256": hashlib.sha256(canonical_json(blank)).hexdigest()}
+
+
+def seal_problem(document: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with the hash that a file's content carries, None if it agrees.
+
+    Content without one, from before schema_version 4, is taken as it is.
+    """
+    said = document.get("sha256")
+    if said is None:
+        return None
+    try:
+        found = hashlib.sha256(canonical_json({**document, "sha256": ""})).hexdigest()
+    except ValueError:
+        return "holds a number that is not finite"
+    return None if found == said else "was changed after it was written (sha256)"
 
 
 def finish(partial: Path, run: dict[str, Any], final_name: str, *, overwrite: bool = False) -> Path:
@@ -272,9 +299,12 @@ def read_defaults(dataset: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     document = read_json(path)
-    problems = schema_problems("dataset", document)
-    if problems:
-        raise MeasurementError(f"{path} is damaged ({problems[0]})")
+    problem = next(iter(schema_problems("dataset", document)), None) or seal_problem(document)
+    if problem:
+        raise MeasurementError(
+            f"{path} is damaged ({problem})",
+            "bring it back from the last version, or remove it: the next run writes it anew",
+        )
     defaults: dict[str, Any] = document["defaults"]
     return defaults
 
@@ -290,13 +320,8 @@ def set_defaults_if_absent(dataset: Path, defaults: dict[str, Any]) -> dict[str,
     with disk_errors(dataset):
         dataset.mkdir(parents=True, exist_ok=True)
         own = dataset / f".{DATASET_JSON}.{secrets.token_hex(4)}"
-        document = {
-            "schema_version": SCHEMA_VERSION,
-            "defaults": defaults,
-            "created_at": utc_now(),
-        }
         try:
-            write_json(own, document)
+            write_json(own, seal_file({"defaults": defaults, "created_at": utc_now()}))
             try:
                 # A link fails where a rename would replace the winner's file.
                 os.link(own, dataset / DATASET_JSON)

@@ -27,7 +27,10 @@ METADATA_KEY = b"edgejoule"
 ENERGY_KINDS = ("layer", "gap", "inference", "closure")
 TABLES = ("power", "inferences", "layers", "energy", "resources")
 JSON_FILES = {"run.json": "run", "idle.json": "idle", "engine.json": "engine"}
+# The dataset's own files beside its runs.
+DATASET_FILES = {"dataset.json": "dataset", "idling_power.json": "idling_power"}
 
+_VERSIONED = ("run", "dataset", "idling_power")
 _DELTA = "DELTA_BINARY_PACKED"
 # Columns with an encoding of their own; the others go through a dictionary.
 _ENCODINGS: dict[str, dict[str, str]] = {
@@ -217,7 +220,7 @@ def row_count(path: Path) -> int:
 
 
 def json_schema(name: str) -> dict[str, Any]:
-    """Return the JSON Schema `run`, `dataset`, `idle` or `engine`."""
+    """Return the JSON Schema of that name, as `JSON_FILES` and `DATASET_FILES` name them."""
     path = Path(__file__).parent / "schemas" / f"{name}.schema.json"
     loaded: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return loaded
@@ -227,7 +230,7 @@ def schema_problems(name: str, document: Any) -> list[str]:
     """Return in what a document differs from its JSON Schema, one line each; at most 20."""
     import jsonschema
 
-    if name in {"run", "dataset"} and isinstance(document, dict):
+    if name in _VERSIONED and isinstance(document, dict):
         version = document.get("schema_version")
         if isinstance(version, int) and version > SCHEMA_VERSION:
             return [f"schema_version {version} is newer than this edgejoule reads; update it"]

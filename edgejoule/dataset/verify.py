@@ -13,13 +13,13 @@ from typing import Any
 from edgejoule.dataset.checks import check_tables
 from edgejoule.dataset.findings import FAILED, INCOMPLETE, NOTE, DatasetReport, Finding, RunReport
 from edgejoule.dataset.run_directory import (
-    DATASET_JSON,
     RUN_JSON,
     is_dataset,
     run_directories,
     seal,
+    seal_problem,
 )
-from edgejoule.dataset.schema import JSON_FILES, row_count, schema_problems
+from edgejoule.dataset.schema import DATASET_FILES, JSON_FILES, row_count, schema_problems
 from edgejoule.errors import MeasurementError, UsageError
 from edgejoule.files import canonical_json, config_sha256, files_below, read_json, sha256_of
 
@@ -54,9 +54,10 @@ def verify_dataset(path: Path) -> DatasetReport:
     if not is_dataset(path):
         raise UsageError(f"{path} is no dataset", "give a folder of runs, or one run directory")
     findings = []
-    if (path / DATASET_JSON).exists():
-        problems = _json_problems(path / DATASET_JSON, "dataset")
-        findings += [Finding(DATASET_JSON, problem) for problem in problems]
+    for name, schema in DATASET_FILES.items():
+        if (path / name).exists():
+            problems = _json_problems(path / name, schema) or _seal_problems(path / name)
+            findings += [Finding(name, problem) for problem in problems]
     findings += [Finding(f"{folder.name}/{RUN_JSON}", "is missing") for folder in orphans]
     for folder in folders:
         if folder not in orphans and not (folder / RUN_JSON).exists():
@@ -199,6 +200,16 @@ def _json_problems(path: Path, schema: str) -> list[str]:
         return schema_problems(schema, read_json(path))
     except MeasurementError as error:
         return [_without_path(error, path.parent)]
+
+
+def _seal_problems(path: Path) -> list[str]:
+    """Return what is wrong with the hash that one of the dataset's own files carries."""
+    document = read_json(path)
+    if problem := seal_problem(document):
+        return [problem]
+    if "sha256" in document and canonical_json(document) != path.read_bytes():
+        return ["was rewritten: its bytes are not canonical JSON"]
+    return []
 
 
 def _without_path(error: MeasurementError, folder: Path) -> str:
