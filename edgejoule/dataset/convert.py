@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,9 +127,11 @@ def _convert(name: str, source: Path, target: Path) -> int:
         metadata.update({key: header.get(key) for key in _POWER_FACTS})
         metadata.update({key: header[key] for key in _POWER_FACTS_IF_THERE if key in header})
     columns_of = {"power": _power, "inferences": _inferences, "layers": _layers}[name]
-    with open_writer(target, name, schema, metadata) as writer:
-        for records in batches:
-            writer.write_batch(pa.RecordBatch.from_arrays(columns_of(records), schema=schema))
+    rows = (pa.RecordBatch.from_arrays(columns_of(part), schema=schema) for part in batches)
+    first = next(rows, None)
+    with open_writer(target, name, schema, metadata, first) as writer:
+        for batch in () if first is None else chain((first,), rows):
+            writer.write_batch(batch)
     return cut
 
 
