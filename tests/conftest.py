@@ -1,4 +1,4 @@
-"""Where skips are forbidden, a skip is a failure.
+"""Where skips are forbidden, a skip is a failure; the servers, and the watch over their secrets.
 
 CI installs what a lane needs and sets EDGEJOULE_FORBID_SKIPS: a lane that skips would be green
 without having tested anything.
@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.servers import standin
+
+if TYPE_CHECKING:
+    from tests.servers.commands import Commands
+    from tests.servers.s3 import Moto
+    from tests.servers.watcher import Watch
 
 with contextlib.suppress(ImportError):  # on a board pytest alone is enough
     from hypothesis import settings
@@ -22,21 +29,79 @@ with contextlib.suppress(ImportError):  # on a board pytest alone is enough
     settings.register_profile("edgejoule", deadline=None)
     settings.load_profile("edgejoule")
 
+_WATCH: pytest.StashKey[Watch] = pytest.StashKey()
+
+
+@pytest.fixture(scope="session")
+def watch(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Watch]:
+    """Watches every test that uses a server for the tokens; finding one is an error at the end."""
+    from tests.servers.watcher import Watch
+
+    elsewhere = {Path(tempfile.gettempdir()), Path.home(), Path("/var/tmp"), Path("/dev/shm")}
+    secrets = {"token": standin.TOKEN, "reader": standin.READER, "wrong": standin.WRONG}
+    watch = Watch(secrets, tmp_path_factory.getbasetemp())
+    watch.start()
+    request.config.stash[_WATCH] = watch
+    yield watch
+    watch.stop([*sorted(elsewhere), request.config.rootpath])
+    assert watch.found == []
+
 
 @pytest.fixture
 def server(
-    tmp_path_factory: pytest.TempPathFactory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    watch: Watch,
+    tmp_path_factory: pytest.TempPathFactory,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[standin.StandIn]:
     """Git and DVC servers on loopback, with the environment that points a command at them."""
     for name in list(os.environ):
-        if name.startswith(("DAGSHUB_", "GIT_", "CREATE_REPO")):
+        if name.startswith(("DAGSHUB_", "GIT_", "CREATE_REPO", "AWS_")):
             monkeypatch.delenv(name)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "home"))
+    home = tmp_path / "home"
+    watch.trace_git(home)
+    (home / "tmp").mkdir()
+    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.setenv(name, str(home))
+    monkeypatch.setenv("TMPDIR", str(home / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
     with standin.running(tmp_path_factory.mktemp("s"), standin.TOKEN, standin.READER) as running:
+        watch.excluded.add(running.private)
         monkeypatch.setenv("DAGSHUB_CLIENT_HOST", running.url)
         monkeypatch.setenv("DAGSHUB_USER_TOKEN", standin.TOKEN)
         yield running
+
+
+@pytest.fixture(scope="session")
+def moto(watch: Watch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moto]:
+    """An S3 server, to be put behind the stand-in."""
+    pytest.importorskip("moto")
+    from tests.servers import s3
+
+    home = tmp_path_factory.mktemp("moto")
+    watch.excluded.add(home)
+    with s3.running(home) as running:
+        yield running
+
+
+@pytest.fixture
+def commands(watch: Watch) -> Commands:
+    """Runs `data_version.py`."""
+    from tests.servers.commands import Commands
+
+    return Commands(watch)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report: Any = yield
+    watch = item.config.stash.get(_WATCH, None)
+    if watch is not None:
+        for name, text in report.sections:
+            watch.look_at_output(f"{name} of {item.name}", text)
+    return report
 
 
 @pytest.hookimpl(trylast=True)
@@ -46,7 +111,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    watch = config.stash.get(_WATCH, None)
+    if watch is not None:
+        terminalreporter.section("the watch over the tokens")
+        for line in watch.report():
+            terminalreporter.line(line)
     skipped = terminalreporter.stats.get("skipped", [])
     if os.environ.get("EDGEJOULE_FORBID_SKIPS") and skipped:
         terminalreporter.section("skips are forbidden here")

@@ -1,11 +1,15 @@
-"""A stand-in for DagsHub's two stores, from real servers: nginx, git's http-backend, fcgiwrap.
+"""A stand-in for DagsHub's stores, from real servers: nginx, git's http-backend, fcgiwrap.
 
 `/<owner>/<name>.git` speaks git over HTTP, `/<owner>/<name>.dvc/` keeps DVC's objects as files; the
-token opens both by basic authorisation. The three REST calls that the project makes are answered
-too, repositories being made by a CGI program; their answers are this project's reading of DagsHub's
-client and prove nothing about the host itself.
+token opens both by basic authorisation. `/<owner>/<name>.s3/` is the S3 endpoint: it asks that the
+token is the access key and hands on to moto's server (`s3.py`), if one runs; the signature is not
+checked. The three REST calls that the project makes are answered too, repositories being made by a
+CGI program; their answers are this project's reading of DagsHub's client and prove nothing about
+the host itself.
 
 What it does not show: TLS, limits of size and rate, and what DagsHub answers when it is unwell.
+
+Settings and logs hold the tokens by nature: they lie in `private`, apart from what clients sent.
 
 The programs come from the Debian packages `nginx` and `fcgiwrap`, installed or unpacked below
 EDGEJOULE_SERVERS_ROOT.
@@ -15,6 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -27,18 +32,20 @@ from pathlib import Path
 
 GIT_HTTP_BACKEND = Path("/usr/lib/git-core/git-http-backend")
 USER = "rosa"  # the user behind the token
-TOKEN = "tok-5f2c9d0b7a1e"
-READER = "read-81d4c3b2a0ff"  # may read and change nothing
+# Drawn anew for each session: wherever one is found, it was left there by this session.
+TOKEN = f"tok-{secrets.token_hex(10)}"
+READER = f"read-{secrets.token_hex(10)}"  # may read and change nothing
+WRONG = f"wrong-{secrets.token_hex(10)}"  # nobody's
 
 _NGINX = """\
 {user}
 daemon off;
 worker_processes 1;
-pid {home}/nginx.pid;
-error_log {home}/error.log;
+pid {home}/private/nginx.pid;
+error_log {home}/private/error.log;
 events {{ worker_connections 128; }}
 http {{
-    access_log {home}/access.log;
+    access_log {home}/private/access.log;
     client_max_body_size {max_body};
     client_body_temp_path {home}/temp/body;
     proxy_temp_path {home}/temp/proxy;
@@ -60,12 +67,24 @@ http {{
         "Bearer {token}" 1;
         "Bearer {reader}" 1;
     }}
+    map $http_authorization $access_key {{
+        default nobody;
+        ~Credential={token}/ writer;
+        ~Credential={reader}/ reader;
+    }}
+    map "$access_key:$request_method" $forbidden_s3 {{
+        default 0;
+        ~^nobody 1;
+        ~^reader:(PUT|POST|DELETE) 1;
+    }}
+    {zone}
 
     server {{
         listen 127.0.0.1:{port};
         auth_basic "versions";
-        auth_basic_user_file {home}/accounts;
+        auth_basic_user_file {home}/private/accounts;
         dav_access user:rw group:r all:r;
+        {redirect}
 
         location = /api/v1/user {{
             auth_basic off;
@@ -90,7 +109,7 @@ http {{
             fastcgi_param GIT_HTTP_EXPORT_ALL yes;
             fastcgi_param PATH_INFO $uri;
             fastcgi_param QUERY_STRING $args;
-            fastcgi_param REMOTE_USER $remote_user;
+            fastcgi_param REMOTE_USER {login};  # the name that git gave is the token
             fastcgi_param REQUEST_METHOD $request_method;
             fastcgi_param CONTENT_TYPE $content_type;
             fastcgi_param CONTENT_LENGTH $content_length;
@@ -102,16 +121,27 @@ http {{
             # DVC uploads by POST, nginx stores by PUT: the second server turns one into the other.
             error_page 418 = @store;
             if ($request_method = POST) {{ return 418; }}
+            {limit}
             root {home}/dvc;
             dav_methods PUT DELETE;
             create_full_put_path on;
         }}
         location @store {{
+            {limit}
             proxy_method PUT;
             proxy_http_version 1.1;
             proxy_request_buffering off;
             proxy_set_header Authorization "";
             proxy_pass http://unix:{home}/store.sock;
+        }}
+        location ~ "^/[^/]+/[^/]+\\.s3(?<key>/.*)$" {{
+            auth_basic off;
+            keepalive_timeout 0;  # a refused body would be read as the next request
+            if ($forbidden_s3) {{ return 403; }}
+            {limit}
+            proxy_http_version 1.1;
+            proxy_set_header Host $http_host;
+            proxy_pass http://127.0.0.1:{s3_port}$key$is_args$args;
         }}
     }}
     server {{
@@ -145,13 +175,27 @@ else:
 
 @dataclass
 class StandIn:
-    """A running stand-in. `home` holds its stores, logs and sockets."""
+    """A running stand-in; a change of its settings counts from the next start on.
+
+    Attributes:
+        home: Holds its stores and sockets; `private` in it settings and logs.
+        port: On 127.0.0.1.
+        token: May do everything.
+        reader: May read.
+        max_body: Largest body that it takes, as nginx writes it; "0" for any.
+        rate: Objects per second that it takes or gives, None for as many as it can.
+        redirect: Address to which it sends every request, "" for none.
+        s3_port: Where the S3 server listens; 9 (nobody) without one.
+    """
 
     home: Path
     port: int
     token: str
     reader: str
     max_body: str = "0"
+    rate: int | None = None
+    redirect: str = ""
+    s3_port: int = 9
     _cgi: subprocess.Popen[bytes] | None = None
     _nginx: subprocess.Popen[bytes] | None = None
 
@@ -160,6 +204,15 @@ class StandIn:
         """The base address, for DAGSHUB_CLIENT_HOST."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def private(self) -> Path:
+        """Settings and logs, with the tokens in them."""
+        return self.home / "private"
+
+    def repository(self, repository: str) -> Path:
+        """The bare git repository of `owner/name`."""
+        return self.home / "git" / f"{repository}.git"
+
     def objects(self, repository: str) -> list[Path]:
         """The stored DVC objects of `owner/name`."""
         folder = self.home / "dvc" / f"{repository}.dvc"
@@ -167,14 +220,27 @@ class StandIn:
 
     def new_repository(self, repository: str) -> None:
         """Make the git repository `owner/name`."""
-        path = self.home / "git" / f"{repository}.git"
-        subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(path)], check=True)
-        setting = ["git", "-C", str(path), "config", "http.receivepack", "true"]
-        subprocess.run(setting, check=True)
+        path = str(self.repository(repository))
+        for command in (
+            ["init", "-q", "--bare", "-b", "main", path],
+            ["-C", path, "config", "http.receivepack", "true"],
+        ):
+            subprocess.run(["git", *command], check=True, env=program_environment())
+
+    def refuse_next_push(self, repository: str) -> None:
+        """Let the git repository refuse one push, and take those after it."""
+        hook = self.repository(repository) / "hooks" / "pre-receive"
+        hook.parent.mkdir(exist_ok=True)
+        hook.write_text('#!/bin/sh\nrm -- "$0"\necho "the disk is full" >&2\nexit 1\n')
+        hook.chmod(0o755)
+
+    def log(self) -> str:
+        """What it was asked and answered."""
+        return (self.private / "access.log").read_text(encoding="utf-8")
 
     def start(self) -> None:
         """Start both programs and wait until they answer."""
-        for folder in ("git", "dvc", "temp"):
+        for folder in ("git", "dvc", "temp", "private"):
             (self.home / folder).mkdir(parents=True, exist_ok=True)
         for name in ("cgi.sock", "store.sock"):
             (self.home / name).unlink(missing_ok=True)
@@ -183,11 +249,12 @@ class StandIn:
             for secret in (self.token, self.reader)
             for user in (USER, secret)
         )
-        (self.home / "accounts").write_text(accounts, encoding="utf-8")
+        (self.private / "accounts").write_text(accounts, encoding="utf-8")
         program = self.home / "new-repository"
         text = _NEW_REPOSITORY.format(python=sys.executable, home=self.home, login=USER)
         program.write_text(text, encoding="utf-8")
         program.chmod(0o755)
+        slow = self.rate is not None
         settings = _NGINX.format(
             user="user root;" if os.geteuid() == 0 else "",
             home=self.home,
@@ -197,9 +264,33 @@ class StandIn:
             login=USER,
             backend=GIT_HTTP_BACKEND,
             max_body=self.max_body,
+            s3_port=self.s3_port,
+            zone=f"limit_req_zone $server_port zone=all:1m rate={self.rate}r/s;" if slow else "",
+            limit="limit_req zone=all burst=9999;" if slow else "",
+            redirect=f"return 302 {self.redirect}$request_uri;" if self.redirect else "",
         )
-        (self.home / "nginx.conf").write_text(settings, encoding="utf-8")
-        log = (self.home / "programs.log").open("ab")
+        (self.private / "accounts").write_text(accounts, encoding="utf-8")
+        program = self.home / "new-repository"
+        text = _NEW_REPOSITORY.format(python=sys.executable, home=self.home, login=USER)
+        program.write_text(text, encoding="utf-8")
+        program.chmod(0o755)
+        slow = self.rate is not None
+        settings = _NGINX.format(
+            user="user root;" if os.geteuid() == 0 else "",
+            home=self.home,
+            port=self.port,
+            token=self.token,
+            reader=self.reader,
+            login=USER,
+            backend=GIT_HTTP_BACKEND,
+            max_body=self.max_body,
+            s3_port=self.s3_port,
+            zone=f"limit_req_zone $server_port zone=all:1m rate={self.rate}r/s;" if slow else "",
+            limit="limit_req zone=all burst=9999;" if slow else "",
+            redirect=f"return 302 {self.redirect}$request_uri;" if self.redirect else "",
+        )
+        (self.private / "nginx.conf").write_text(settings, encoding="utf-8")
+        log = (self.private / "programs.log").open("ab")
         environment = program_environment()
         # Its workers outlive it: a session of its own makes them one group.
         self._cgi = subprocess.Popen(
@@ -211,7 +302,8 @@ class StandIn:
         if os.geteuid() == 0:
             (self.home / "cgi.sock").chmod(0o777)
         self._nginx = subprocess.Popen(
-            [find_program("nginx"), "-p", str(self.home), "-c", "nginx.conf", "-e", "error.log"],
+            [find_program("nginx"), "-p", str(self.home), "-e", "private/error.log",
+             "-c", "private/nginx.conf"],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             start_new_session=True, env=environment,
         )  # fmt: skip
@@ -231,7 +323,7 @@ class StandIn:
 
     def _answers(self) -> bool:
         if self._nginx is not None and self._nginx.poll() is not None:
-            raise RuntimeError((self.home / "programs.log").read_text(encoding="utf-8"))
+            raise RuntimeError((self.private / "programs.log").read_text(encoding="utf-8"))
         return self._listens()
 
     def _listens(self) -> bool:
@@ -249,7 +341,7 @@ def find_program(name: str) -> str | None:
 def program_environment() -> dict[str, str]:
     """Return the programs' environment: unpacked ones need their library's folder."""
     root = os.environ.get("EDGEJOULE_SERVERS_ROOT")
-    kept = {"PATH": os.environ.get("PATH", "")}
+    kept = {"PATH": os.environ.get("PATH", ""), "HOME": "/nonexistent"}
     if root:
         folders = [str(path) for path in Path(root).glob("usr/lib/*-linux-gnu*")]
         kept["LD_LIBRARY_PATH"] = os.pathsep.join(folders)
@@ -264,14 +356,18 @@ def lacking() -> str | None:
     return None if GIT_HTTP_BACKEND.exists() else f"{GIT_HTTP_BACKEND} is not installed"
 
 
-@contextlib.contextmanager
-def running(home: Path, token: str, reader: str, max_body: str = "0") -> Iterator[StandIn]:
-    """Run a stand-in on a free port until the block ends."""
+def free_port() -> int:
+    """Return a port that nobody listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def running(home: Path, token: str, reader: str, s3_port: int = 9) -> Iterator[StandIn]:
+    """Run a stand-in on a free port until the block ends."""
     home.mkdir(parents=True, exist_ok=True)
-    standin = StandIn(home, port, token, reader, max_body)
+    standin = StandIn(home, free_port(), token, reader, s3_port=s3_port)
     try:
         standin.start()
         yield standin
