@@ -19,6 +19,7 @@ from tests.servers import standin
 
 if TYPE_CHECKING:
     from tests.servers.commands import Commands
+    from tests.servers.places import Place
     from tests.servers.s3 import Moto
     from tests.servers.watcher import Watch
 
@@ -29,6 +30,11 @@ with contextlib.suppress(ImportError):  # on a board pytest alone is enough
     settings.register_profile("edgejoule", deadline=None)
     settings.load_profile("edgejoule")
 
+# Where git, DVC and the like keep what is a user's; the tests' own home folder is another.
+_OF_A_USER = (
+    ".git-credentials", ".gitconfig", ".netrc", ".aws", ".boto", ".dvc", ".config/git",
+    ".config/dvc", ".cache/dvc", ".cache/dagshub", ".cache/edgejoule",
+)  # fmt: skip
 _WATCH: pytest.StashKey[Watch] = pytest.StashKey()
 
 
@@ -39,7 +45,8 @@ def watch(
     """Watches every test that uses a server for the tokens; finding one is an error at the end."""
     from tests.servers.watcher import Watch
 
-    elsewhere = {Path(tempfile.gettempdir()), Path.home(), Path("/var/tmp"), Path("/dev/shm")}
+    elsewhere = {Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp"), Path("/dev/shm")}
+    elsewhere |= {Path.home() / name for name in _OF_A_USER}
     secrets = {"token": standin.TOKEN, "reader": standin.READER, "wrong": standin.WRONG}
     watch = Watch(secrets, tmp_path_factory.getbasetemp())
     watch.start()
@@ -51,26 +58,12 @@ def watch(
 
 @pytest.fixture
 def server(
-    watch: Watch,
-    tmp_path_factory: pytest.TempPathFactory,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    watch: Watch, tmp_path_factory: pytest.TempPathFactory, tmp_path: Path
 ) -> Iterator[standin.StandIn]:
     """Git and DVC servers on loopback, with the environment that points a command at them."""
-    for name in list(os.environ):
-        if name.startswith(("DAGSHUB_", "GIT_", "CREATE_REPO", "AWS_")):
-            monkeypatch.delenv(name)
-    home = tmp_path / "home"
-    watch.trace_git(home)
-    (home / "tmp").mkdir()
-    for name in ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"):
-        monkeypatch.setenv(name, str(home))
-    monkeypatch.setenv("TMPDIR", str(home / "tmp"))
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    with standin.running(tmp_path_factory.mktemp("s"), standin.TOKEN, standin.READER) as running:
-        watch.excluded.add(running.private)
-        monkeypatch.setenv("DAGSHUB_CLIENT_HOST", running.url)
-        monkeypatch.setenv("DAGSHUB_USER_TOKEN", standin.TOKEN)
+    from tests.servers.places import serving
+
+    with serving(watch, tmp_path_factory.mktemp("s"), tmp_path) as running:
         yield running
 
 
@@ -87,6 +80,15 @@ def moto(watch: Watch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mot
 
 
 @pytest.fixture
+def place(request: pytest.FixtureRequest, server: standin.StandIn, tmp_path: Path) -> Place:
+    """Where to push to, by the kind that the test asks for: see `tests/servers/places.py`."""
+    from tests.servers.places import place_of
+
+    moto = request.getfixturevalue("moto") if request.param == "s3" else None
+    return place_of(request.param, server, tmp_path, moto)
+
+
+@pytest.fixture(scope="session")
 def commands(watch: Watch) -> Commands:
     """Runs `data_version.py`."""
     from tests.servers.commands import Commands

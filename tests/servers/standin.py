@@ -98,6 +98,7 @@ http {{
             fastcgi_pass unix:{home}/cgi.sock;
             fastcgi_param SCRIPT_FILENAME {home}/new-repository;
             fastcgi_param REQUEST_METHOD $request_method;
+            fastcgi_param HTTP_AUTHORIZATION "";
             fastcgi_param CONTENT_LENGTH $content_length;
         }}
         location ~ "^/[^/]+/[^/]+\\.git/" {{
@@ -111,6 +112,7 @@ http {{
             fastcgi_param QUERY_STRING $args;
             fastcgi_param REMOTE_USER {login};  # the name that git gave is the token
             fastcgi_param REQUEST_METHOD $request_method;
+            fastcgi_param HTTP_AUTHORIZATION "";
             fastcgi_param CONTENT_TYPE $content_type;
             fastcgi_param CONTENT_LENGTH $content_length;
             fastcgi_param HTTP_CONTENT_ENCODING $http_content_encoding;
@@ -157,6 +159,8 @@ http {{
 }}
 """
 
+_REDIRECT = 'if ($uri ~ "{paths}") {{ return 302 {to}$request_uri; }}'
+
 # A #! line ends at the first space of a path: the shell starts this same file as Python.
 _NEW_REPOSITORY = """\
 #!/bin/sh
@@ -184,7 +188,8 @@ class StandIn:
         reader: May read.
         max_body: Largest body that it takes, as nginx writes it; "0" for any.
         rate: Objects per second that it takes or gives, None for as many as it can.
-        redirect: Address to which it sends every request, "" for none.
+        redirect: Address to which it sends requests, "" for none.
+        redirected: Pattern of the paths that it sends there, "" for all.
         s3_port: Where the S3 server listens; 9 (nobody) without one.
     """
 
@@ -195,6 +200,7 @@ class StandIn:
     max_body: str = "0"
     rate: int | None = None
     redirect: str = ""
+    redirected: str = ""
     s3_port: int = 9
     _cgi: subprocess.Popen[bytes] | None = None
     _nginx: subprocess.Popen[bytes] | None = None
@@ -267,7 +273,9 @@ class StandIn:
             s3_port=self.s3_port,
             zone=f"limit_req_zone $server_port zone=all:1m rate={self.rate}r/s;" if slow else "",
             limit="limit_req zone=all burst=9999;" if slow else "",
-            redirect=f"return 302 {self.redirect}$request_uri;" if self.redirect else "",
+            redirect=_REDIRECT.format(paths=self.redirected or "^/", to=self.redirect)
+            if self.redirect
+            else "",
         )
         (self.private / "accounts").write_text(accounts, encoding="utf-8")
         program = self.home / "new-repository"
@@ -287,7 +295,9 @@ class StandIn:
             s3_port=self.s3_port,
             zone=f"limit_req_zone $server_port zone=all:1m rate={self.rate}r/s;" if slow else "",
             limit="limit_req zone=all burst=9999;" if slow else "",
-            redirect=f"return 302 {self.redirect}$request_uri;" if self.redirect else "",
+            redirect=_REDIRECT.format(paths=self.redirected or "^/", to=self.redirect)
+            if self.redirect
+            else "",
         )
         (self.private / "nginx.conf").write_text(settings, encoding="utf-8")
         log = (self.private / "programs.log").open("ab")

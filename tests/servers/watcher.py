@@ -90,8 +90,8 @@ class Watch(logging.Handler):
         search = FileSearch(self.finder, frozenset(self.excluded))
         search.search(self.root)
         changed = FileSearch(self.finder, frozenset(self.excluded), self._began_ns)
-        for folder in elsewhere:
-            changed.search(folder, prune=[self.root, _ROOT / ".venv"])
+        if roots := [path for path in elsewhere if path.exists()]:
+            changed.search_changed(roots, prune=[self.root, _ROOT / ".venv"])
         self.found += [*search.found, *changed.found]
         self.counts.update(search.counts)
         self.counts.update({f"{key} elsewhere": n for key, n in changed.counts.items()})
