@@ -65,25 +65,30 @@ def read_pointer(run: str, text: str) -> Pointer | None:
 
 
 def pointers_at(dataset: Path, rev: str) -> dict[str, Pointer]:
-    """Return the runs of a version, by name.
+    """Return the runs of a version, by name; a pointer at no folder is left out.
 
     Args:
         dataset: The repository.
         rev: A commit that is there.
     """
-    words = ["--no-color", "--no-line-number", "--no-column", "--null", "-a", "-e", ""]
-    # An own pathspec: `*` alone would reach into folders. No match is exit 1, hence the first look.
+    found = {run: read_pointer(run, text) for run, text in pointer_texts(dataset, rev).items()}
+    return {run: pointer for run, pointer in found.items() if pointer is not None}
+
+
+def pointer_texts(dataset: Path, rev: str) -> dict[str, str]:
+    """Return the text of every pointer file of a version, by the name of what it points at."""
+    # No match is a failure of `grep`, hence the first look.
     names = run_git(dataset, "ls-tree", "--name-only", "-z", rev).split("\0")
-    if not any(name.endswith(".dvc") for name in names if name != ".dvc"):
+    if not any(name.endswith(".dvc") and name != ".dvc" for name in names):
         return {}
+    words = ["--no-color", "--no-line-number", "--no-column", "--null", "-a", "-e", ""]
     found = run_git(dataset, "grep", *words, rev, "--", ":(top,glob)*.dvc")
     texts: dict[str, list[str]] = {}
     for line in found.split("\n"):
         place, _, text = line.partition("\0")
         if place:  # the last line is empty
             texts.setdefault(place.partition(":")[2][: -len(".dvc")], []).append(text)
-    pointers = (read_pointer(run, "\n".join(lines)) for run, lines in texts.items())
-    return {pointer.run: pointer for pointer in pointers if pointer is not None}
+    return {run: "\n".join(lines) for run, lines in sorted(texts.items())}
 
 
 def _value(name: str, text: str) -> str | None:
