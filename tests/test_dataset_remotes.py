@@ -12,14 +12,12 @@ from edgejoule.dataset.dagshub import (
     basic_authorization,
     check_access,
     create_repository,
-    dagshub_remote,
-    folder_remote,
     host,
     redact,
-    remote_from_url,
     user_of,
 )
 from edgejoule.dataset.git import PushRejectedError, _error, run_git
+from edgejoule.dataset.remotes import dagshub_remote, folder_remote, remote_from_url
 from edgejoule.errors import MeasurementError, ServerError, TokenError, UsageError
 
 TOKEN = "tok-6b1f"
@@ -93,7 +91,7 @@ def test_addresses(tmp_path):
     for wrong in ("https://dagshub.com/rosa", "https://dagshub.com/a/b/c", "https://dagshub.com/"):
         with pytest.raises(UsageError, match="names no owner or repository"):
             remote_from_url(wrong)
-    with pytest.raises(UsageError, match="is not the configured host") as caught:
+    with pytest.raises(UsageError, match="holds a user or password") as caught:
         remote_from_url(f"https://x:{TOKEN}@evil.example/rosa/power")
     assert TOKEN not in str(caught.value)
 

@@ -12,8 +12,8 @@ import pytest
 pytest.importorskip("dvc")
 
 from edgejoule.dataset import dvc_adapter
-from edgejoule.dataset.dagshub import Remote, folder_remote
 from edgejoule.dataset.git import run_git
+from edgejoule.dataset.remotes import Remote, folder_remote
 from edgejoule.dataset.repository import configured_remote, init
 from edgejoule.dataset.verify import verify_dataset
 from edgejoule.dataset.versions import pull, push, resolve_remote
@@ -108,20 +108,20 @@ def test_two_who_push_different_runs_both_get_in(data, tmp_path):
 
 
 def test_a_push_that_met_a_faster_one_joins_it(data, tmp_path, monkeypatch):
-    from edgejoule.dataset import versions
+    from edgejoule.dataset import version_push
 
     remote = do_push(data).remote
     do_pull(tmp_path / "fast", remote)
     build_run(tmp_path / "fast", model="c")
     build_run(data, model="d")
-    commit = versions.commit_files
+    commit = version_push.commit_files
 
     def overtaken(dataset, *arguments):
         commit(dataset, *arguments)
         if dataset == data:
             do_push(tmp_path / "fast", remote)
 
-    monkeypatch.setattr(versions, "commit_files", overtaken)
+    monkeypatch.setattr(version_push, "commit_files", overtaken)
     assert do_push(data).new == ("d",)
     assert sorted(do_pull(tmp_path / "all", remote).runs) == ["a", "b", "c", "d"]
 
@@ -131,7 +131,7 @@ def test_another_run_of_the_same_name_is_refused(data, tmp_path):
     build_run(tmp_path / "mine", model="a", profiled=3)
     before = tree(tmp_path / "mine" / "a")
     for action in (do_push, do_pull):
-        with pytest.raises(MeasurementError, match="a is another run here than on the remote"):
+        with pytest.raises(MeasurementError, match="a is another run here than"):
             action(tmp_path / "mine", remote)
     assert tree(tmp_path / "mine" / "a") == before
     assert do_push(tmp_path / "mine", remote, allow_change=True).new == ("a",)
@@ -158,7 +158,7 @@ def test_a_damaged_run_is_not_pushed(data):
 
 
 def test_unreal_runs_stay_away_from_others_unless_forced(tmp_path):
-    from edgejoule.dataset.versions import _choose
+    from edgejoule.dataset.push_checks import choose
 
     data = tmp_path / "data"
     build_run(data, model="real")
@@ -166,14 +166,14 @@ def test_unreal_runs_stay_away_from_others_unless_forced(tmp_path):
     build_run(data, model="rand", weights="random")
     reseal(build_run(data, model="cut"), status="incomplete", missing=["killed"])
     shared = Remote("", "", "there", shared=True)
-    chosen, refused = _choose(data, shared, [], force=False)
+    chosen, refused = choose(data, shared, [], force=False)
     assert chosen == ["real"]
     assert refused == {
         "sim": "its power is simulated",
         "rand": "its weights are random",
         "cut": "it is incomplete",
     }
-    assert _choose(data, shared, [], force=True) == (["cut", "rand", "real", "sim"], {})
+    assert choose(data, shared, [], force=True) == (["cut", "rand", "real", "sim"], {})
     assert do_push(data).new == ("cut", "rand", "real", "sim")  # a folder of one's own takes all
 
 
@@ -217,16 +217,18 @@ def find(data, stored):
 
 def test_what_pull_brought_is_held_against_its_hashes(data, tmp_path, monkeypatch):
     remote = do_push(data).remote
-    bring = dvc_adapter.pull_runs
+    put = dvc_adapter.check_out
 
-    def bring_damaged(repo, runs):
-        bring(repo, runs)
+    def put_damaged(repo, run):
+        put(repo, run)
+        if run == "a":
+            (tmp_path / "copy" / "a" / "run.json").unlink()
+            return
         path = tmp_path / "copy" / "b" / "run.log"
         path.chmod(0o644)
         path.write_text("other")
-        (tmp_path / "copy" / "a" / "run.json").unlink()
 
-    monkeypatch.setattr(dvc_adapter, "pull_runs", bring_damaged)
+    monkeypatch.setattr(dvc_adapter, "check_out", put_damaged)
     with pytest.raises(MeasurementError) as caught:
         do_pull(tmp_path / "copy", remote)
     assert "a/run.json is not what was pushed" in str(caught.value)
@@ -234,11 +236,13 @@ def test_what_pull_brought_is_held_against_its_hashes(data, tmp_path, monkeypatc
 
 
 def test_an_interrupted_push_is_repeated(data, monkeypatch):
+    from edgejoule.dataset import version_push
+
     def interrupted(*_arguments):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(dvc_adapter, "push_runs", interrupted)
+        patch.setattr(version_push, "send", interrupted)
         with pytest.raises(KeyboardInterrupt):
             do_push(data)
     assert (data / "a.dvc").exists()
@@ -374,7 +378,7 @@ def test_commands_say_what_they_did(data, tmp_path):
     assert "1 runs of version" in done.stdout
     done = call("push", "https://elsewhere.example/a/b", "--dataset", data)
     assert done.returncode == 2
-    assert "is not the configured host" in done.stderr
+    assert "is not on the configured host" in done.stderr
     done = call("pull", "nowhere", "--dataset", "copy2")
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert json.loads(call("verify", "copy", "--json").stdout)["ok"] is True

@@ -41,14 +41,20 @@ def dataset_argument(parser: argparse.ArgumentParser) -> None:
 def remote_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what says where versions go to or come from."""
     parser.add_argument(
-        "url", nargs="?", metavar="URL", help="https://dagshub.com/OWNER/NAME, or a folder"
-    )
+        "url", nargs="?", metavar="URL",
+        help="https://dagshub.com/OWNER/NAME, a folder, or a git address",
+    )  # fmt: skip
     parser.add_argument(
         "--dataset", "--result-dir", type=Path, default=Path("raw_data"), metavar="DIR",
         help="the dataset's folder (default: %(default)s)",
     )  # fmt: skip
     parser.add_argument("--owner", help="owner on DagsHub (default: the token's user)")
     parser.add_argument("--name", help="repository on DagsHub (default: edgejoule-raw-data)")
+    parser.add_argument(
+        "--store", metavar="STORE",
+        help="where the data are: http or s3 (both DagsHub's), an address that DVC knows "
+        "(s3://BUCKET/PATH, gs://, ssh://, ...), or a folder; kept in the version",
+    )  # fmt: skip
     parser.add_argument("--branch", default="main", help="branch (default: %(default)s)")
     parser.add_argument(
         "--run", action="append", default=[], metavar="RUN", dest="runs",

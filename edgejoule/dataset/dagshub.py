@@ -1,8 +1,7 @@
-"""Where a dataset's versions go: a folder, or a repository on DagsHub; and the few REST calls.
+"""The configured host (DagsHub), its token, and the three REST calls that are made of it.
 
-A repository on DagsHub is two stores under one address: `<host>/<owner>/<name>.git` speaks git over
-HTTP, `<host>/<owner>/<name>.dvc` is a DVC remote. The token is read from the environment alone, is
-sent to the configured host alone, and is taken out of every message.
+The token is read from the environment alone, is sent to the configured host alone, and is taken out
+of every message.
 
 Standard library only. The REST calls (user, creation of a repository) follow DagsHub's public
 client; they have been tried against this project's stand-in, not against every answer of the host.
@@ -19,10 +18,12 @@ import urllib.parse
 import urllib.request
 from dataclasses import dataclass
 from http.client import HTTPException
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgejoule.errors import MeasurementError, ServerError, TokenError, UsageError
+
+if TYPE_CHECKING:
+    from edgejoule.dataset.remotes import Remote
 
 DEFAULT_HOST = "https://dagshub.com"
 DEFAULT_NAME = "edgejoule-raw-data"
@@ -30,27 +31,6 @@ TOKEN_VARIABLE = "DAGSHUB_USER_TOKEN"  # noqa: S105 (the name of it)
 _TIMEOUT_S = 30
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
-
-
-@dataclass(frozen=True)
-class Remote:
-    """Where versions go.
-
-    Attributes:
-        git_url: The git repository, a path for a folder.
-        dvc_url: The DVC remote, a path for a folder.
-        label: How people know it: the folder, or the repository's address.
-        shared: Whether others see it: then nothing simulated or cut short goes there unforced.
-        owner: Owner on the host, "" for a folder.
-        name: Repository on the host, "" for a folder.
-    """
-
-    git_url: str
-    dvc_url: str
-    label: str
-    shared: bool
-    owner: str = ""
-    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -121,43 +101,19 @@ def host() -> str:
     return base
 
 
-def folder_remote(folder: Path) -> Remote:
-    """Return the remote that lives in a folder; nothing is made here."""
-    folder = folder.expanduser().resolve()
-    return Remote(str(folder / "data.git"), str(folder / "objects"), str(folder), shared=False)
-
-
-def dagshub_remote(owner: str, name: str) -> Remote:
-    """Return the remote `owner/name` on the configured host.
+def repository_address(owner: str, name: str) -> str:
+    """Return the address of `owner/name` on the configured host.
 
     Raises:
         UsageError: A name that no repository has.
     """
-    for part in (owner, name):
+    for part, option in ((owner, "--owner"), (name, "--name")):
         if not _NAME.match(part):
-            raise UsageError(f"{part!r} names no owner or repository on {host()}")
-    label = f"{host()}/{owner}/{name}"
-    return Remote(f"{label}.git", f"{label}.dvc", label, shared=True, owner=owner, name=name)
-
-
-def remote_from_url(url: str) -> Remote:
-    """Return the remote at an address: `https://host/owner/name` or a folder.
-
-    Raises:
-        UsageError: The address is not on the configured host, or names no repository.
-    """
-    if not re.match(r"^https?://", url):
-        return folder_remote(Path(url))
-    parts = urllib.parse.urlsplit(url)
-    base = f"{parts.scheme}://{parts.netloc}"
-    if base != host():
-        raise UsageError(
-            f"{parts.scheme}://{parts.hostname} is not the configured host",
-            f"set DAGSHUB_CLIENT_HOST to it, if it may see your {TOKEN_VARIABLE}",
-        )
-    path = re.sub(r"\.(git|dvc)$", "", parts.path.strip("/"))
-    owner, _, name = path.partition("/")
-    return dagshub_remote(owner, name)
+            raise UsageError(
+                f"{part!r} names no owner or repository on {host()}",
+                f"say {host()}/OWNER/NAME, or {option} with that name alone",
+            )
+    return f"{host()}/{owner}/{name}"
 
 
 def user_of(token: str) -> str:
@@ -185,20 +141,24 @@ def check_access(owner: str | None = None, name: str | None = None) -> Access:
     Raises:
         TokenError: No token, or it was refused.
         ServerError: The host could not be reached.
+        UsageError: The host answers with another address.
     """
     token = need_token()
     user = user_of(token)
-    remote = dagshub_remote(owner or user, name or DEFAULT_NAME)
-    path = f"/{remote.owner}/{remote.name}.git/info/refs?service=git-"
+    owner, name = owner or user, name or DEFAULT_NAME
+    label = repository_address(owner, name)
+    path = f"/{owner}/{name}.git/info/refs?service=git-"
     header = {"Authorization": basic_authorization(token)}
     push_status, _ = _call("GET", f"{path}receive-pack", header)
     exists = writable = push_status == 200
     if not writable:
         read_status, _ = _call("GET", f"{path}upload-pack", header)
         exists = read_status == 200
+        if read_status in {301, 302, 307, 308}:
+            raise UsageError(f"{label} has moved", "give its new address; a browser shows it")
         if read_status >= 500:
-            raise ServerError(f"{remote.label} answers {read_status}", "try again later")
-    return Access(user, remote.owner, remote.name, exists, writable)
+            raise ServerError(f"{label} answers {read_status}", "try again later")
+    return Access(user, owner, name, exists, writable)
 
 
 def create_repository(name: str) -> None:

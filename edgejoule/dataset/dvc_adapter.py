@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgejoule.dataset.dagshub import Remote, redact, user_of
-from edgejoule.errors import EdgejouleError, MeasurementError, ServerError, UsageError
+from edgejoule.dataset.dagshub import TOKEN_VARIABLE, redact, user_of
+from edgejoule.dataset.remotes import Remote
+from edgejoule.dataset.stores import CONFIG, ORIGIN, local_section, safe_text
+from edgejoule.errors import EdgejouleError, MeasurementError, ServerError, TokenError, UsageError
+from edgejoule.files import disk_error
 
-REMOTE_NAME = "origin"
-_JOBS = 8
+REMOTE_NAME = ORIGIN
+_PLUGINS = {"s3": "dvc-s3", "gs": "dvc-gs", "ssh": "dvc-ssh", "azure": "dvc-azure"}
 # YAML writers put a long value on the next line.
 _META = re.compile(r"^\s+run_json_sha256:\s+['\"]?([0-9a-f]{64})['\"]?\s*$", re.MULTILINE)
 
@@ -40,7 +44,7 @@ def init_dvc(dataset: Path) -> None:
         MeasurementError: DVC refuses.
     """
     repo_class = _repo_class()
-    with _quiet(), _translated(None, None):
+    with _quiet(), _translated(dataset, None, None):
         repo_class.init(str(dataset.resolve())).close()
 
 
@@ -65,11 +69,13 @@ def opened(dataset: Path, remote: Remote | None = None, token: str | None = None
     """Open the dataset's DVC repository; address and token of the remote are given in memory.
 
     What a pulled `.dvc/config` says of the remote's address is thereby overridden, so that a
-    foreign dataset cannot send the token elsewhere.
+    foreign dataset cannot send the token elsewhere; what else it may not say is taken out first.
+    DVC is held for the block: another command of DVC on this folder waits or refuses.
 
     Raises:
-        UsageError: DVC is not installed.
-        ServerError, MeasurementError: What DVC raised within the block, without the token.
+        UsageError: DVC is not installed, or lacks what the store's kind needs.
+        TokenError, ServerError, MeasurementError: What DVC raised within the block, without the
+            token.
     """
     repo_class = _repo_class()
     dataset = dataset.resolve()
@@ -78,14 +84,20 @@ def opened(dataset: Path, remote: Remote | None = None, token: str | None = None
         "core": {"analytics": False, "site_cache_dir": str(dataset / ".dvc" / "tmp" / "site")},
     }
     if remote is not None:
-        own: dict[str, Any] = {"url": remote.dvc_url, "verify": True}
-        if remote.shared and token:
-            own.update(auth="basic", user=token, password=token)
-        config["remote"] = {REMOTE_NAME: own}
-    with _quiet(), _translated(remote, token):
+        config["remote"] = {REMOTE_NAME: _remote_config(dataset, remote, token)}
+    with _quiet(), _without_token(), _translated(dataset, remote, token):
+        path = dataset / CONFIG
+        safe = safe_text(path)
+        if safe is not None:
+            path.write_text(safe, encoding="utf-8")
         repo = repo_class(str(dataset), config=config)
         try:
-            yield repo
+            if remote is not None:
+                repo.cloud.get_remote_odb(REMOTE_NAME)  # what this store lacks is said at once
+            from dvc.repo import lock_repo
+
+            with lock_repo(repo):
+                yield repo
         finally:
             repo.close()
 
@@ -97,23 +109,41 @@ def add_run(repo: Any, run: str, meta: Mapping[str, Any]) -> None:
         stage.dump()
 
 
-def push_runs(repo: Any, runs: Sequence[str]) -> int:
-    """Send what the remote lacks of these runs; return how many objects DVC says it sent."""
-    from dvc_objects.errors import ObjectFormatError
+def check_out(repo: Any, run: str) -> None:
+    """Put a run whose objects are all in the cache into the folder.
 
-    targets = [str(pointer_of(Path(repo.root_dir), run)) for run in runs]
-    try:
-        return int(repo.push(targets=targets, remote=REMOTE_NAME, jobs=_JOBS))
-    except ObjectFormatError:
-        # The remote's list of a run's files is damaged, over which DVC falls. Nothing is lost:
-        # whoever pushes asks for every object afterwards and sends what is missing or wrong.
-        return 0
+    What is in the way is replaced: the caller has seen that there is nothing to lose.
+
+    Raises:
+        MeasurementError: The pointer is of something else than the run's folder.
+    """
+    folder = Path(repo.root_dir) / run
+    outs = [
+        out
+        for stage in repo.stage.load_file(str(pointer_of(folder.parent, run)))
+        for out in stage.outs
+    ]
+    if [str(out.fs_path) for out in outs] != [str(folder)]:
+        raise MeasurementError(
+            f"{run}.dvc does not point at the folder {run}", "have the dataset's owner mend it"
+        )
+    outs[0].checkout(force=True)
 
 
-def pull_runs(repo: Any, runs: Sequence[str]) -> None:
-    """Fetch these runs and put them into the folder; a changed file in the way is an error."""
-    targets = [str(pointer_of(Path(repo.root_dir), run)) for run in runs]
-    repo.pull(targets=targets, remote=REMOTE_NAME, jobs=_JOBS)
+def _remote_config(dataset: Path, remote: Remote, token: str | None) -> dict[str, Any]:
+    """Return DVC's section of the remote, with the token where the store may see it."""
+    if remote.store_takes_token:
+        own: dict[str, Any] = {"url": remote.dvc_url, "verify": True}
+        if remote.endpoint:
+            own["endpointurl"] = remote.endpoint
+        if token and remote.endpoint:
+            own.update(access_key_id=token, secret_access_key=token)
+        elif token:
+            own.update(auth="basic", user=token, password=token)
+        return own
+    endpoint = {"endpointurl": remote.endpoint} if remote.endpoint else {}
+    # A foreign store: what the user has set for it, and DVC's own ways to credentials.
+    return {**local_section(dataset, remote.dvc_url), **endpoint, "url": remote.dvc_url}
 
 
 def _repo_class() -> Any:
@@ -124,6 +154,17 @@ def _repo_class() -> Any:
             f"DVC is not installed ({error})", "install it: pip install 'dvc>=3.60,<4' dvc-http"
         ) from error
     return Repo
+
+
+@contextlib.contextmanager
+def _without_token() -> Iterator[None]:
+    """Keep the token from whatever a library starts while DVC is at work."""
+    before = os.environ.pop(TOKEN_VARIABLE, None)
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[TOKEN_VARIABLE] = before
 
 
 @contextlib.contextmanager
@@ -143,28 +184,58 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _translated(remote: Remote | None, token: str | None) -> Iterator[None]:
+def _translated(dataset: Path, remote: Remote | None, token: str | None) -> Iterator[None]:
     """Turn DVC's exceptions into the project's, with the token taken out."""
     try:
         yield
     except (EdgejouleError, KeyboardInterrupt):
         raise
     except Exception as error:
-        from dvc.exceptions import DvcException
-        from dvc.lock import LockError
+        found = _error_of(error, dataset, remote, token)
+        if found is None:
+            raise
+        raise found from None
 
-        where = remote.label if remote else "the dataset"
-        line = redact(" ".join(str(error).split()), token)[:300] or type(error).__name__
-        if isinstance(error, LockError):
-            raise MeasurementError(
-                "another DVC command holds the dataset", "wait for it, then run this again"
-            ) from None
-        if remote is not None and remote.shared and token:
-            user_of(token)  # if the host or the token is the reason, this says so
-        if isinstance(error, DvcException):
-            raise MeasurementError(f"DVC failed on {where}: {line}") from None
-        if isinstance(error, OSError) or type(error).__module__.startswith(("aiohttp", "fsspec")):
-            if remote is not None and remote.shared:
-                raise ServerError(f"{where} cannot be reached ({line})", "try again") from None
-            raise MeasurementError(f"{where}: {line}") from None
-        raise
+
+def _error_of(  # noqa: PLR0911 (one line per kind of failure)
+    error: Exception, dataset: Path, remote: Remote | None, token: str | None
+) -> EdgejouleError | None:
+    """Return what an exception of DVC or a library below it comes to; None: a fault of ours."""
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+
+    where = remote.label if remote else str(dataset)
+    line = redact(" ".join(str(error).split()), token)[:300] or type(error).__name__
+    if isinstance(error, LockError):
+        return MeasurementError(
+            f"another DVC command holds {dataset}", "wait for it, then run this again"
+        )
+    if type(error).__name__ == "RemoteMissingDepsError" and remote is not None:
+        scheme = remote.dvc_url.partition("://")[0]
+        plugin = _PLUGINS.get(scheme, f"dvc[{scheme}]")
+        return UsageError(f"DVC lacks what {scheme}:// needs", f"pip install '{plugin}'")
+    if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+        return disk_error(Path(str(error.filename)), error)
+    if remote is not None and remote.needs_token and token:
+        user_of(token)  # if the host or the token is the reason, this says so
+    if isinstance(error, PermissionError) and remote is not None and remote.shared:
+        return TokenError(f"the store {remote.store} refused access ({line})", _rights(remote))
+    if isinstance(error, DvcException):
+        return MeasurementError(
+            f"DVC failed on {where}: {line}", "run it again; --debug shows where"
+        )
+    if isinstance(error, OSError) or _of_a_client(error):
+        if remote is not None and remote.shared:
+            return ServerError(f"{where} cannot be reached ({line})", "try again")
+        return MeasurementError(f"{where}: {line}", "mend that, then run it again")
+    return None
+
+
+def _rights(remote: Remote) -> str:
+    if remote.store_takes_token:
+        return f"check what {TOKEN_VARIABLE} may do there"
+    return "give DVC its credentials: dvc remote modify --local origin ..."
+
+
+def _of_a_client(error: Exception) -> bool:
+    return type(error).__module__.startswith(("aiohttp", "fsspec", "botocore", "s3fs"))
