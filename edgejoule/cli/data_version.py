@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from edgejoule.cli import data_check, data_older, data_transfer
+from edgejoule.cli import data_check, data_history, data_older, data_transfer
 from edgejoule.errors import run_command
 
 _DESCRIPTION = """\
@@ -22,6 +22,9 @@ examples:
                                                   to your repository edgejoule-raw-data, made first
   DAGSHUB_USER_TOKEN=... data_version.py pull https://dagshub.com/OWNER/NAME --dataset theirs
   data_version.py pull raw_data-remote --dataset copy --run resnet18
+  data_version.py status raw_data                 what is new, changed or gone?
+  data_version.py log raw_data                    the versions; diff data-1 data-2 compares two
+  data_version.py verify raw_data --remote --deep is every object on the remote, and right?
   data_version.py import older/raw_data --dataset raw_data --board "orin nano"
   data_version.py export raw_data -o older/raw_data --timezone UTC
 
@@ -34,7 +37,7 @@ environment:
 exit codes: 0 done and right; 1 data wrong or incomplete; 2 usage; 3 token refused; 4 no server
 """
 # Each adds its verbs to the parser; what a verb needs is imported when it runs.
-_MODULES = (data_transfer, data_check, data_older)
+_MODULES = (data_transfer, data_check, data_history, data_older)
 
 
 def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
