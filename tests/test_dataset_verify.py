@@ -415,7 +415,7 @@ def test_sealing_twice_changes_nothing():
 
 @pytest.mark.parametrize("batch", [1, 7])
 def test_batches_do_not_change_what_is_found(run, monkeypatch, batch):
-    monkeypatch.setattr("edgejoule.dataset.checks._BATCH", batch)
+    monkeypatch.setattr("edgejoule.dataset.checks.common.BATCH", batch)
     assert problems(run) == []
     edit_table(run, "power", swap(4, 8))
     edit_table(run, "layers", drop(4))

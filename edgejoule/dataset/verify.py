@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgejoule.dataset.checks import check_tables
+from edgejoule.dataset.checks.json_files import not_finite
 from edgejoule.dataset.findings import FAILED, INCOMPLETE, NOTE, DatasetReport, Finding, RunReport
 from edgejoule.dataset.run_directory import (
     RUN_JSON,
@@ -79,9 +80,9 @@ def verify_run(path: Path) -> RunReport:
         return RunReport(path, None, tuple(Finding(RUN_JSON, problem) for problem in problems))
     findings += _check_run_json(path, run)
     sound = _check_files(path, run, findings)
-    for name, schema in JSON_FILES.items():
-        if name in sound and schema != "run":
-            problems = _json_problems(path / name, schema)
+    for name in sorted(sound):
+        if name.endswith(".json"):
+            problems = _run_file_problems(path / name)
             findings += [Finding(name, problem) for problem in problems]
             if problems:
                 sound.discard(name)
@@ -118,7 +119,7 @@ def run_json_is_whole(path: Path) -> dict[str, Any] | None:
         run = read_json(path / RUN_JSON)
     except MeasurementError:
         return None
-    if schema_problems("run", run) or seal(run)["run_sha256"] != run["run_sha256"]:
+    if schema_problems("run", run) or _run_seal_problem(path, run):
         return None
     found: dict[str, Any] = run
     return found
@@ -126,8 +127,8 @@ def run_json_is_whole(path: Path) -> dict[str, Any] | None:
 
 def _check_run_json(path: Path, run: dict[str, Any]) -> list[Finding]:
     findings = []
-    if seal(run)["run_sha256"] != run["run_sha256"]:
-        findings.append(Finding(RUN_JSON, "was changed after the run was sealed (run_sha256)"))
+    if problem := _run_seal_problem(path, run):
+        findings.append(Finding(RUN_JSON, problem))
     elif canonical_json(run) != (path / RUN_JSON).read_bytes():
         findings.append(Finding(RUN_JSON, "was rewritten: its bytes are not canonical JSON"))
     if config_sha256(run["config"]) != run["config_sha256"]:
@@ -160,6 +161,14 @@ def _check_run_json(path: Path, run: dict[str, Any]) -> list[Finding]:
             findings.append(Finding(RUN_JSON, f"{name} ends before it starts"))
         end_ns = phase["start_ns"] if end_ns is None else end_ns
     return findings
+
+
+def _run_seal_problem(path: Path, run: dict[str, Any]) -> str | None:
+    # A number beyond what a float holds is read as infinite, and has no canonical form.
+    if problem := not_finite(path / RUN_JSON):
+        return problem
+    changed = seal(run)["run_sha256"] != run["run_sha256"]
+    return "was changed after the run was sealed (run_sha256)" if changed else None
 
 
 def _check_files(path: Path, run: dict[str, Any], findings: list[Finding]) -> set[str]:
@@ -200,6 +209,14 @@ def _json_problems(path: Path, schema: str) -> list[str]:
         return schema_problems(schema, read_json(path))
     except MeasurementError as error:
         return [_without_path(error, path.parent)]
+
+
+def _run_file_problems(path: Path) -> list[str]:
+    """Return what is wrong with a JSON file of a run, whichever wrote it."""
+    if problem := not_finite(path):
+        return [problem]
+    schema = JSON_FILES.get(path.name)
+    return [] if schema is None else _json_problems(path, schema)
 
 
 def _seal_problems(path: Path) -> list[str]:
