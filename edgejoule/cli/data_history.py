@@ -28,7 +28,6 @@ _ADVICE = {
     "vanished": "this folder had it: pull --run brings it back",
     "new": "not in the version yet: push sends it",
     "later": "of a newer version than the one shown",
-    "absent": "in the version, never fetched here: pull --run brings it",
 }
 
 
@@ -118,12 +117,12 @@ def _print_status(found: Status) -> None:
         _print_item("version", ", ".join([*words, f"{_runs(version.runs)}, {size}"]))
     _print_item("remote", _remote_text(found.remote))
     if found.remote.damaged:
-        names = _some(found.remote.damaged)
+        names = some(found.remote.damaged)
         _print_item("damaged", f"on the remote, as last checked: {names}; push sends them again")
     if found.small_files:
         _print_item("differs", f"{', '.join(found.small_files)}; push sends it")
     if found.unfinished:
-        _print_item("unfinished", f"{_some(found.unfinished)}; recover reads what was killed")
+        _print_item("unfinished", f"{some(found.unfinished)}; recover reads what was killed")
     _print_runs(found)
 
 
@@ -143,7 +142,7 @@ def _print_runs(found: Status) -> None:
     print()
     absent = [run.run for run in found.runs if run.state == "absent"]
     if absent:
-        _print_item("absent", f"{_runs(len(absent))}: {_some(absent)}")
+        _print_item("absent", f"{_runs(len(absent))}, pull --run brings them: {some(absent)}")
     same = [run for run in found.runs if run.state == "same"]
     how = "every file hashed" if found.full else "run.json hashed; --full hashes every file"
     _print_item("same", f"{_runs(len(same))}{_marked(same)} ({how})")
@@ -174,7 +173,7 @@ def _remote_text(remote: RemoteStatus) -> str:
     if remote.ahead:
         counts.append(f"{_versions(remote.ahead)} ahead, push sends them")
     if remote.behind:
-        runs = f" ({_some(remote.runs_there)})" if remote.runs_there else ""
+        runs = f" ({some(remote.runs_there)})" if remote.runs_there else ""
         counts.append(f"{_versions(remote.behind)} behind{runs}, pull brings them")
     said = "; ".join(counts) or "in step"
     if remote.state != "not asked":
@@ -209,7 +208,7 @@ def _print_version(version: Version) -> None:
     joins = "joins two that were made at once: " if version.joins else ""
     _print_wrapped(f"{joins}{printable(version.message)}", "    ")
     changes = [
-        f"{word} {_some(runs)}"
+        f"{word} {some(runs)}"
         for word, runs in (
             ("added", version.added),
             ("changed", version.changed),
@@ -241,7 +240,7 @@ def _print_difference(found: Difference, dataset: Path) -> None:
         ("absent", found.absent),
     ):
         if runs:
-            _print_item(word, _some(runs, limit=None))
+            _print_item(word, some(runs, limit=None))
     for run in found.changed:
         _print_changed(run)
     differing = len(found.added) + len(found.removed) + len(found.changed)
@@ -311,7 +310,8 @@ def _versions(count: int) -> str:
     return f"{count} version" + ("" if count == 1 else "s")
 
 
-def _some(names: Sequence[str], limit: int | None = 20) -> str:
+def some(names: Sequence[str], limit: int | None = 20) -> str:
+    """Return names in a row, the first ones and how many more there are."""
     shown = ", ".join(printable(name) for name in names[:limit])
     more = 0 if limit is None else len(names) - limit
     return f"{shown} and {more} more" if more > 0 else shown
