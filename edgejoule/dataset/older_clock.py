@@ -78,9 +78,10 @@ def follow(times_us: np.ndarray, steps: Sequence[Step]) -> np.ndarray:
 
 
 def _pause(times_us: np.ndarray, at: int) -> float:
-    """Return the pause before a position; at either end none is known."""
-    known = 0 < at < len(times_us)
-    return float(times_us[at] - times_us[at - 1]) if known else float("inf")
+    """Return the pause before a position; at either end, where none is known, the usual one."""
+    if 0 < at < len(times_us):
+        return float(times_us[at] - times_us[at - 1])
+    return float(np.median(np.diff(times_us))) if len(times_us) > 1 else 0.0
 
 
 def apart_ns(times_us: np.ndarray) -> tuple[np.ndarray, int]:
@@ -143,7 +144,7 @@ def spans_of(
         ends = np.cumsum(length)
         return Spans(ends - length, ends, tuple(notes), 0)
     start_ns = end_ns - length
-    earliest = np.concatenate([[np.iinfo(np.int64).min], end_ns[:-1]])
+    earliest = np.concatenate([start_ns[:1], end_ns[:-1]])
     late = earliest - start_ns
     moved = late > 0
     start_ns = np.maximum(start_ns, earliest)

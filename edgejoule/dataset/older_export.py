@@ -159,9 +159,11 @@ def _idle_of_runs(runs: Sequence[Path], kind: str, zone: Zone) -> tuple[dict[str
             mean = rails.get(rail, {}).get("mean_mw")
             if entry["kind"] != kind or mean is None:
                 continue
+            stated = entry.get("stated") or {}
             plain = {
-                "timestamp": started_short(read_json(run / RUN_JSON), zone),
-                "avg_idle_power": mean * 1000.0,
+                "timestamp": stated.get("timestamp")
+                or started_short(read_json(run / RUN_JSON), zone),
+                "avg_idle_power": stated.get("avg_idle_power", mean * 1000.0),
             }
-            return entry.get("stated") or plain, f"{IDLING_POWER}: {kind} of {run.name}, {rail}"
+            return plain, f"{IDLING_POWER}: {kind} of {run.name}, {rail}"
     return None
