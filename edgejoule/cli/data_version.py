@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from edgejoule.cli import data_check, data_history, data_older, data_transfer
+from edgejoule.cli import data_check, data_history, data_older, data_tables, data_transfer
 from edgejoule.errors import run_command
 
 _DESCRIPTION = """\
@@ -27,6 +27,7 @@ examples:
   data_version.py verify raw_data --remote --deep is every object on the remote, and right?
   data_version.py import older/raw_data --dataset raw_data --board "orin nano"
   data_version.py export raw_data -o older/raw_data --timezone UTC
+  data_version.py tables raw_data                 layers, runs and energy as Parquet and CSV
 
 environment:
   DAGSHUB_USER_TOKEN   the token; it is read from here alone, and written nowhere
@@ -37,7 +38,7 @@ environment:
 exit codes: 0 done and right; 1 data wrong or incomplete; 2 usage; 3 token refused; 4 no server
 """
 # Each adds its verbs to the parser; what a verb needs is imported when it runs.
-_MODULES = (data_transfer, data_check, data_history, data_older)
+_MODULES = (data_transfer, data_check, data_history, data_older, data_tables)
 
 
 def build_parser(prog: str | None = None) -> argparse.ArgumentParser:

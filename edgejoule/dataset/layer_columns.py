@@ -6,6 +6,7 @@ measured: then what was measured is null. pyarrow is imported inside the functio
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -100,6 +101,16 @@ COLUMNS = {**IDENTITY, **FEATURES, **MEASURED, **CONFIGURATION}
 
 def layer_table_schema() -> pa.Schema:
     """Return the columns with their types; every column but `run` and `layer` may be null."""
+    return schema_of(COLUMNS, ("run", "layer"))
+
+
+def schema_of(columns: Mapping[str, str], never_null: Collection[str]) -> pa.Schema:
+    """Return named columns with their types as an Arrow schema.
+
+    Args:
+        columns: Name -> type, in the words used above.
+        never_null: Names of the columns that hold no null.
+    """
     import pyarrow as pa
 
     types = {
@@ -112,7 +123,7 @@ def layer_table_schema() -> pa.Schema:
     }
     return pa.schema(
         [
-            pa.field(name, types[kind], nullable=name not in {"run", "layer"})
-            for name, kind in COLUMNS.items()
+            pa.field(name, types[kind], nullable=name not in never_null)
+            for name, kind in columns.items()
         ]
     )

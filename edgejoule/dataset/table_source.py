@@ -62,8 +62,11 @@ class SourceRun:
         """
         path, facts = self.path / file, self.run["files"].get(file)
         if facts is None:
-            problem = "the run has none"
-        elif not path.is_file():
+            raise MeasurementError(
+                f"{self.name} has no {file}",
+                "a run that was cut short or measured without a power sensor lacks some",
+            )
+        if not path.is_file():
             problem = "it is missing"
         elif path.stat().st_size != facts["bytes"] or sha256_of(path) != facts["sha256"]:
             problem = "it has other bytes than run.json says"

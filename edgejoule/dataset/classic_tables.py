@@ -1,0 +1,107 @@
+"""The three tables that the older pipeline trained on: convolutional, pooling and dense layers.
+
+Columns, order and units are the older ones (docs/Modelling.md): power in microwatts above idle,
+runtime in ms, sizes without the batch. They are made from the tidy table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+from edgejoule.dataset.layer_columns import schema_of
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+CLASSIC_TABLE_VERSION = 1
+_SIZES = {
+    f"{side}_size_{axis}": "int64" for side in ("input", "output") for axis in range(3)
+}  # fmt: skip
+_WINDOW = {"kernel_0": "int64", "kernel_1": "int64"}
+_PADDING = {"padding_0": "int64", "padding_1": "int64"}
+_STRIDE = {"stride_0": "int64", "stride_1": "int64"}
+_TARGETS = {"power": "float64", "runtime": "float64", "layer_name": "string"}
+CLASSIC_COLUMNS: dict[str, dict[str, str]] = {
+    "convolutional": {
+        "batch_size": "int64", **_SIZES, **_WINDOW, **_PADDING, **_STRIDE, **_TARGETS,
+    },
+    "pooling": {"batch_size": "int64", **_SIZES, **_WINDOW, **_STRIDE, **_TARGETS},
+    "dense": {"batch_size": "int64", "input_size": "int64", "output_size": "int64", **_TARGETS},
+}  # fmt: skip
+_MICROWATTS_PER_MILLIWATT = 1e3
+
+
+def classic_schema(kind: str) -> pa.Schema:
+    """Return the columns of one of the three; only `layer_name` is never null."""
+    return schema_of(CLASSIC_COLUMNS[kind], ("layer_name",))
+
+
+def classic_tables(layers: pa.Table) -> tuple[dict[str, dict[str, pa.Table]], dict[str, int]]:
+    """Sort the layers of a tidy table into the classic three.
+
+    Args:
+        layers: As `layer_table` returns it.
+
+    Returns:
+        Run -> kind -> table (a run's kinds are always all three, empty where it has none), and per
+        kind how many layers were left out, because their tensors have other than four dimensions.
+    """
+    import pyarrow as pa
+
+    rows: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    left_out = dict.fromkeys(CLASSIC_COLUMNS, 0)
+    for layer in layers.to_pylist():
+        own = rows.setdefault(layer["run"], {kind: [] for kind in CLASSIC_COLUMNS})
+        kind = classic_kind(layer)
+        if kind is None:
+            continue
+        row = _row(kind, layer)
+        if row is None:
+            left_out[kind] += 1
+        else:
+            own[kind].append(row)
+    tables = {
+        run: {
+            kind: pa.Table.from_pylist(found, schema=classic_schema(kind))
+            for kind, found in kinds.items()
+        }
+        for run, kinds in rows.items()
+    }
+    return tables, left_out
+
+
+def classic_kind(layer: Mapping[str, Any]) -> str | None:
+    """Return which of the three a layer belongs to, None for any other.
+
+    By what it does, whatever the runtime calls it. A mean over a window, which TensorRT runs as a
+    pooling, is one.
+    """
+    operation = layer["operation"]
+    if operation == "convolution":
+        return "convolutional"
+    if operation == "pooling" or (operation == "reduction" and layer["kernel_0"] is not None):
+        return "pooling"
+    return "dense" if operation == "dense" else None
+
+
+def _row(kind: str, layer: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return a row, None for tensors that the classic columns have no place for."""
+    dynamic_mw = layer["power_dynamic_mw"]
+    row = {
+        "batch_size": layer["batch_size"],
+        "power": None if dynamic_mw is None else dynamic_mw * _MICROWATTS_PER_MILLIWATT,
+        "runtime": layer["runtime_ms"],
+        "layer_name": layer["layer_name"],
+    }
+    shapes = {"input": layer["input_shape"], "output": layer["output_shape"]}
+    for side, shape in shapes.items():
+        if kind == "dense":
+            row[f"{side}_size"] = None if shape is None else prod(shape)
+            continue
+        if shape is not None and len(shape) != 4:
+            return None
+        for axis in range(3):
+            row[f"{side}_size_{axis}"] = None if shape is None else shape[axis + 1]
+    return {name: row[name] if name in row else layer[name] for name in CLASSIC_COLUMNS[kind]}
