@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgejoule.dataset.dagshub import token_from_environment
+from edgejoule.dataset.token_pipe import token_pipe
 from edgejoule.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_WRONG, Interrupted, UsageError
 from edgejoule.knobs import Knobs
 from edgejoule.plan import Network
@@ -148,9 +150,14 @@ def step(campaign: Campaign, what: str, command: Sequence[str]) -> Outcome:
     return outcome
 
 
-def _run(campaign: Campaign, command: Sequence[str], environment: dict[str, str]) -> StepResult:
+def _run(
+    campaign: Campaign,
+    command: Sequence[str],
+    environment: dict[str, str],
+    descriptors: Sequence[int] = (),
+) -> StepResult:
     sys.stdout.flush()
-    result = run_step(command, environment, campaign.stop)
+    result = run_step(command, environment, campaign.stop, descriptors=descriptors)
     if campaign.stop.signum or result.code == EXIT_INTERRUPTED:
         raise Interrupted(
             "interrupted", "every finished run is kept; the same command continues with the rest"
@@ -231,9 +238,11 @@ def push(campaign: Campaign, networks: Sequence[Network]) -> None:
     if not share:
         return
     command = push_command(campaign, share)
-    # The one command that may see the token; it runs no model.
-    secrets = {name: value for name, value in os.environ.items() if name.startswith("DAGSHUB_")}
-    result = _run(campaign, command, {**child_environment(), **secrets})
+    # The one command that may have the token; it runs no model. A cloud's own keys are variables.
+    keys = {name: value for name, value in os.environ.items() if name.startswith("AWS_")}
+    with token_pipe(token_from_environment()) as (variables, descriptors):
+        environment = child_environment({**keys, **variables})
+        result = _run(campaign, command, environment, descriptors)
     if result.code != EXIT_DONE:
         again = as_typed(command)
         campaign.unpushed.append(again)

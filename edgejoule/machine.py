@@ -31,7 +31,7 @@ from edgejoule.power.clues import BOARD_VARIABLE, Clues, read_clues, soc_of
 from edgejoule.power.recognise import Recognition, recognise
 from edgejoule.power.sensor import Channel
 from edgejoule.power_mode import PowerMode, find_power_mode, power_modes
-from edgejoule.processes import PROJECT_ROOT
+from edgejoule.processes import PROJECT_ROOT, child_environment
 
 __all__ = ["PowerMode", "describe_machine", "power_modes", "temperatures_c", "throttle_counts"]
 
@@ -172,7 +172,7 @@ def code_version(project_root: Path) -> dict[str, Any] | None:
         try:
             done = subprocess.run(
                 [*command, "-C", str(project_root), *arguments],
-                env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+                env=child_environment({"GIT_OPTIONAL_LOCKS": "0"}),
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 text=True,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import time
@@ -16,6 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edgejoule.dataset.dagshub import token_from_environment
+from edgejoule.dataset.token_pipe import token_pipe
 from edgejoule.errors import EXIT_USAGE
 from edgejoule.knobs import Knobs
 from edgejoule.machine import describe_machine, in_container, power_modes
@@ -129,19 +130,19 @@ def preflight_text(checks: Sequence[Check]) -> str:
 @contextlib.contextmanager
 def probe(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """A process of `edgejoule.preflight_probe`; it ends with the context."""
-    environment = child_environment()
-    if arguments[0] == "server":
-        # The one that asks the server, and runs nobody else's code, sees the token.
-        environment |= {k: v for k, v in os.environ.items() if k.startswith("DAGSHUB_")}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "edgejoule.preflight_probe", *arguments],
-        cwd=PROJECT_ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    # The one that asks the server, and runs nobody else's code, gets the token.
+    token = token_from_environment() if arguments[0] == "server" else None
+    with token_pipe(token) as (variables, descriptors):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "edgejoule.preflight_probe", *arguments],
+            cwd=PROJECT_ROOT,
+            env=child_environment(variables),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            pass_fds=descriptors,
+        )
     try:
         yield process
     finally:

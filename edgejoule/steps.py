@@ -53,6 +53,7 @@ def run_step(
     *,
     stderr_fd: int = 2,
     grace_s: float = GRACE_S,
+    descriptors: Sequence[int] = (),
 ) -> StepResult:
     """Run a command to its end.
 
@@ -62,11 +63,12 @@ def run_step(
         stop: Once raised, the command gets SIGTERM, then `grace_s`, then SIGKILL.
         stderr_fd: Where its stderr is passed on to.
         grace_s: Time to end after SIGTERM.
+        descriptors: What it inherits besides the sensors' files.
     """
     start = time.monotonic()
     reading, writing = _stderr_like(stderr_fd)
     try:
-        process = _start(command, environment, writing)
+        process = _start(command, environment, writing, descriptors)
     except BaseException:
         os.close(reading)
         raise
@@ -120,7 +122,7 @@ def reason_of(code: int, tail: bytes) -> str:
 
 
 def _start(
-    command: Sequence[str], environment: Mapping[str, str], stderr: int
+    command: Sequence[str], environment: Mapping[str, str], stderr: int, descriptors: Sequence[int]
 ) -> subprocess.Popen[bytes]:
     parent = os.getpid()
 
@@ -136,7 +138,7 @@ def _start(
         stdin=subprocess.DEVNULL,
         stderr=stderr,
         # Rail files that the container's entrypoint opened as root: on to the command's sampler.
-        pass_fds=tuple(inherited_descriptors().values()),
+        pass_fds=(*inherited_descriptors().values(), *descriptors),
         preexec_fn=prepare,  # noqa: PLW1509 (this process has no thread)
     )
 

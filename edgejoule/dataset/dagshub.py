@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any
 
+from edgejoule.dataset.token_pipe import token_from_pipe
 from edgejoule.errors import MeasurementError, ServerError, TokenError, UsageError
 
 if TYPE_CHECKING:
@@ -50,8 +51,8 @@ class Access:
 
 
 def token_from_environment() -> str | None:
-    """Return the token, None if there is none."""
-    return os.environ.get(TOKEN_VARIABLE, "").strip() or None
+    """Return the token, from the environment or handed over by a pipe; None if there is none."""
+    return os.environ.get(TOKEN_VARIABLE, "").strip() or token_from_pipe()
 
 
 def need_token() -> str:
