@@ -191,7 +191,8 @@ def _environment(dataset: Path, remote: Remote | None) -> dict[str, str]:
     Somebody's credential helper may well take them from there (`GH_TOKEN`).
     """
     if remote is not None and remote.shared and not remote.hosted:
-        found, kept_git = dict(os.environ), _KEPT_ELSEWHERE
+        found = dict(os.environ)
+        kept_git: tuple[str, ...] = _KEPT_ELSEWHERE
         found.pop(TOKEN_VARIABLE, None)
     else:
         found, kept_git = child_environment(), _KEPT

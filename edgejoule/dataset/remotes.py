@@ -205,8 +205,8 @@ def need_store(remote: Remote) -> Remote:
         return remote
     raise UsageError(
         f"{remote.label} is not on the configured host {host()}, and names no store for the data",
-        "give --store s3://BUCKET/PATH or a folder, or pull from it first; or, if it is a DagsHub that may see your "
-        f"{TOKEN_VARIABLE}, set DAGSHUB_CLIENT_HOST to it",
+        "give --store s3://BUCKET/PATH or a folder, or pull from it first; or, if it is a DagsHub "
+        f"that may see your {TOKEN_VARIABLE}, set DAGSHUB_CLIENT_HOST to it",
     )
 
 

@@ -210,7 +210,7 @@ def _each(work: Callable[[Any], None], items: Sequence[Any], meter: Meter) -> No
 
 def _callback(meter: Meter) -> Any:
     """Return an fsspec callback that counts bytes."""
-    from fsspec.callbacks import Callback
+    from fsspec.callbacks import Callback  # type: ignore[import-untyped]
 
     class Bytes(Callback):  # type: ignore[misc]
         def relative_update(self, inc: int = 1) -> None:
