@@ -8,6 +8,7 @@
 #   - torch_tensorrt of seven versions: read as text, never imported          (torch_tensorrt.txt)
 #   - TensorRT's Python bindings of nine versions, and four libraries that stand in for TensorRT's
 #     own so that the bindings can be imported                                (bindings.txt, standin.c)
+#   - DagsHub's Python client: read as text, for the addresses that it calls  (dagshub.txt)
 #   - TensorRT for RTX with its Torch-TensorRT, for the tests in rtx/         (rtx/requirements.txt)
 # EDGEJOULE_CONTRACTS says where it goes (default: edgejoule/contracts in the user's cache folder,
 # 0.4 GB). What is fetched stays; delete the folder to fetch it again.
@@ -66,6 +67,12 @@ requirements() { sed -e 's/#.*//' -e '/^[[:space:]]*$/d' -- "$1"; }
 listed="$(requirements "${here}/torch_tensorrt.txt")"
 for requirement in ${listed}; do
   wheel "${folder}/torch_tensorrt/${requirement##*==}" 3.10 "${requirement}" ||
+    cannot "fetch ${requirement}"
+done
+
+listed="$(requirements "${here}/dagshub.txt")"
+for requirement in ${listed}; do
+  wheel "${folder}/dagshub/${requirement##*==}" 3.10 "${requirement}" ||
     cannot "fetch ${requirement}"
 done
 
