@@ -34,48 +34,55 @@ def network(tmp_path):
     return shutil.copy(path, tmp_path / "mine.onnx")
 
 
-def experiment(folder, **knobs):
-    return subprocess.run(
-        [sys.executable, "-m", "edgejoule.cli.run_experiment"],
-        cwd=folder, capture_output=True, text=True, check=False, timeout=240,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **KNOBS, **knobs},
+@pytest.fixture
+def experiment(server, watch, tmp_path):
+    """Runs the default experiment in the test's folder."""
+
+    def run(**knobs):
+        words = [sys.executable, "-m", "edgejoule.cli.run_experiment"]
+        return run_given(watch, words, tmp_path, {"PYTHONPATH": str(ROOT), **KNOBS, **knobs})
+
+    return run
+
+
+def run_given(watch, words, folder, environment):
+    """Run a command that has the token in its environment; none of its children may."""
+    process = watch.popen(
+        words, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, **environment},
     )  # fmt: skip
+    out, err = process.communicate(timeout=240)
+    return subprocess.CompletedProcess(words, process.returncode, out, err)
 
 
-def data_version(folder, *arguments):
-    return subprocess.run(
-        [sys.executable, str(ROOT / "data_version.py"), *arguments],
-        cwd=folder, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-
-def test_a_finished_network_is_on_the_server(server, network, tmp_path):
-    done = experiment(tmp_path, MODELS=str(network))
+def test_a_finished_network_is_on_the_server(server, experiment, commands, network, tmp_path):
+    done = experiment(MODELS=str(network))
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     assert "Not pushed" not in said
     url = f"{server.url}/rosa/edgejoule-raw-data"
-    pulled = data_version(tmp_path, "pull", url, "--dataset", "elsewhere")
-    assert pulled.returncode == 0, pulled.stderr
-    assert (tmp_path / "elsewhere" / "mine" / "run.json").exists()
-    assert data_version(tmp_path, "verify", "elsewhere").returncode == 0
+    copy = tmp_path / "elsewhere"
+    pulled = commands.call("pull", url, "--dataset", copy)
+    assert pulled.code == 0, pulled
+    assert (copy / "mine" / "run.json").exists()
+    assert commands.call("verify", copy).code == 0
     assert standin.TOKEN not in said
     for path in tmp_path.rglob("*"):
         assert not path.is_file() or standin.TOKEN.encode() not in path.read_bytes(), path
-    again = experiment(tmp_path, MODELS=str(network))
+    again = experiment(MODELS=str(network))
     assert again.returncode == 0, again.stderr
     assert "nothing to do" in again.stdout + again.stderr
 
 
-def test_a_refused_token_ends_it_before_anything_is_measured(server, network, tmp_path):
-    done = experiment(tmp_path, MODELS=str(network), DAGSHUB_USER_TOKEN="wrong")
+def test_a_refused_token_ends_it_before_anything_is_measured(experiment, network, tmp_path):
+    done = experiment(MODELS=str(network), DAGSHUB_USER_TOKEN=standin.WRONG)
     assert done.returncode == 3, done.stderr
     assert not (tmp_path / "data" / "mine").exists()
 
 
-def test_a_server_that_is_down_costs_only_the_push(server, network, tmp_path):
+def test_a_server_that_is_down_costs_only_the_push(server, experiment, network, tmp_path):
     server.stop()
-    done = experiment(tmp_path, MODELS=str(network))
+    done = experiment(MODELS=str(network))
     said = done.stdout + done.stderr
     assert done.returncode == 0, said
     assert (tmp_path / "data" / "mine" / "run.json").exists()
