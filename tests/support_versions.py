@@ -11,7 +11,8 @@ import json
 import shutil
 from pathlib import Path
 
-from edgejoule.dataset.git import init_repository, run_git
+from edgejoule.dataset.git import git_succeeds, init_repository, run_git
+from edgejoule.dataset.remotes import Remote, folder_remote
 from edgejoule.files import files_below
 
 
@@ -20,6 +21,7 @@ def make_repository(dataset: Path) -> None:
     dataset.mkdir(parents=True, exist_ok=True)
     init_repository(dataset)
     (dataset / ".dvc").mkdir()
+    (dataset / ".dvc" / "config").write_text("[core]\n    analytics = false\n", encoding="utf-8")
     (dataset / ".dvc" / ".gitignore").write_text("/cache\n/tmp\n", encoding="utf-8")
     (dataset / ".gitignore").write_text("/*/\n!/.dvc/\n/.partial/\n", encoding="utf-8")
 
@@ -81,3 +83,17 @@ def _keep(dataset: Path, oid: str, content: bytes) -> None:
     path = dataset / ".dvc" / "cache" / "files" / "md5" / oid[:2] / oid[2:]
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
+
+
+def send_by_hand(dataset: Path, folder: Path) -> Remote:
+    """Put the version and every object of the cache into a folder, as a push leaves it."""
+    remote = folder_remote(folder)
+    if not Path(remote.git_url).exists():
+        init_repository(Path(remote.git_url), bare=True)
+    if not git_succeeds(dataset, "remote", "get-url", "origin"):
+        run_git(dataset, "remote", "add", "origin", remote.git_url)
+    run_git(dataset, "remote", "set-url", "origin", remote.git_url)
+    run_git(dataset, "push", "--quiet", "--tags", "origin", "HEAD:refs/heads/main")
+    objects = Path(remote.dvc_url) / "files" / "md5"
+    shutil.copytree(dataset / ".dvc" / "cache" / "files" / "md5", objects, dirs_exist_ok=True)
+    return remote

@@ -290,12 +290,13 @@ def _run_json(
         return None
     if wanted not in {None, hashlib.sha256(content).hexdigest()}:
         problem = "is not the file whose SHA-256 the version's pointer names"
-        part.findings.append(RemoteFinding(pointer.run, RUN_JSON, problem, oid))
+        part.findings.append(RemoteFinding(pointer.run, RUN_JSON, problem))
+        wanted = None  # said once
     part.objects[oid] = StoredObject(oid, item.local, len(content), (), wanted)
     try:
         return _object(json.loads(content))
     except ValueError:
-        part.findings.append(RemoteFinding(pointer.run, RUN_JSON, "is no JSON", oid))
+        part.findings.append(RemoteFinding(pointer.run, RUN_JSON, "is no JSON"))
         return None
 
 
