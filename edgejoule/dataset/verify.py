@@ -21,6 +21,7 @@ from edgejoule.dataset.run_directory import (
     seal_problem,
 )
 from edgejoule.dataset.schema import DATASET_FILES, JSON_FILES, row_count, schema_problems
+from edgejoule.dataset.verify_version import check_version
 from edgejoule.errors import MeasurementError, UsageError
 from edgejoule.files import canonical_json, config_sha256, files_below, read_json, sha256_of
 
@@ -63,9 +64,11 @@ def verify_dataset(path: Path) -> DatasetReport:
     for folder in folders:
         if folder not in orphans and not (folder / RUN_JSON).exists():
             findings.append(Finding(folder.name, "is no run", NOTE))
-    return DatasetReport(
-        path, tuple(findings), tuple(verify_run(run) for run in run_directories(path))
-    )
+    if (path / CALIBRATION).exists():
+        findings += _check_calibration(path / CALIBRATION, None)
+    runs = tuple(verify_run(run) for run in run_directories(path))
+    findings += check_version(path, {report.path.name: report for report in runs})
+    return DatasetReport(path, tuple(findings), runs)
 
 
 def verify_run(path: Path) -> RunReport:
@@ -92,14 +95,16 @@ def verify_run(path: Path) -> RunReport:
     return RunReport(path, run["status"], tuple(findings))
 
 
-def _check_calibration(path: Path, run: dict[str, Any]) -> list[Finding]:
-    """Check that a calibration can be read and is of this run's sensor."""
+def _check_calibration(path: Path, run: dict[str, Any] | None) -> list[Finding]:
+    """Check that a calibration can be read and, for a run's own, is of the run's sensor."""
     from edgejoule.energy.calibration_file import read_calibration
 
     try:
         found = read_calibration(path)
     except MeasurementError as error:
         return [Finding(path.name, _without_path(error, path))]
+    if run is None:
+        return []
     sensor = run["sensor"]["name"]
     if found.sensor != sensor or found.simulated != run["simulated"]:
         return [Finding(path.name, f"is of sensor {found.sensor}, the run's is {sensor}")]
