@@ -184,11 +184,23 @@ def test_two_rails_without_a_total_are_not_added_up(tmp_path: Path) -> None:
     row = rows_of(tmp_path, say=said.append)[0]
     assert (row["energy_gross_mj"], row["energy_rail"]) == (None, None)
     assert said == [
-        "lenet has no energy of layers in this table: its total is not known; choose one of "
+        "no energy of layers in this table for lenet: its total is not known; choose one of "
         "VDD_A, VDD_B with --rail"
     ]
     row = rows_of(tmp_path, rail="VDD_B")[0]
     assert (row["energy_gross_mj"], row["energy_rail"]) == (pytest.approx(0.6), "VDD_B")
+
+
+def test_runs_without_energy_are_named_in_one_line_per_reason(tmp_path: Path) -> None:
+    for name in "abcde":
+        build(tmp_path, name, sensor="none", rails=())
+    build(tmp_path, "f")
+    said: list[str] = []
+    rows = rows_of(tmp_path, say=said.append)
+    assert said == [
+        "no energy of layers in this table for a, b, c and 2 more: no power sensor was read"
+    ]
+    assert {row["run"] for row in rows if row["energy_gross_mj"] is not None} == {"f"}
 
 
 def test_a_rail_or_method_that_no_run_has_is_refused(tmp_path: Path) -> None:

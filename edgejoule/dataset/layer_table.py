@@ -81,7 +81,8 @@ def table_of_runs(
 
     columns: dict[str, list[Any]] = {name: [] for name in layer_table_schema().names}
     offered: set[tuple[str, str]] = set()
-    found_any = False
+    without: dict[str, list[str]] = {}
+    with_energy = False
     for one in runs:
         if not (one.has("engine.json") and one.has("layers.parquet")):
             say(f"{one.name} is left out: it has no layers")
@@ -91,26 +92,32 @@ def table_of_runs(
         choice = choose_energy(one, list(energies), method, rail)
         chosen = None if isinstance(choice, str) else choice
         if isinstance(choice, str):
-            say(f"{one.name} has no energy of layers in this table: {choice}")
-        found_any = found_any or chosen is not None
+            without.setdefault(choice, []).append(one.name)
+        with_energy = with_energy or chosen is not None
         for row in _rows(one, chosen, energies.get(chosen, {}) if chosen else {}):
             for name, values in columns.items():
                 values.append(row[name])
-    _refuse_unknown(offered, method, rail, found_any=found_any)
+    if not with_energy:
+        _refuse_unknown(offered, method, rail)
+    for why, names in without.items():
+        say(f"no energy of layers in this table for {_listed(names)}: {why}")
     header = {"table": "layers", "table_version": LAYER_TABLE_VERSION, "dataset": dict(facts)}
     text = json.dumps(header, sort_keys=True).encode()
     return pa.table(columns, layer_table_schema().with_metadata({METADATA_KEY: text}))
 
 
-def _refuse_unknown(
-    offered: set[tuple[str, str]], method: str | None, rail: str | None, *, found_any: bool
-) -> None:
+def _listed(names: Sequence[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _refuse_unknown(offered: set[tuple[str, str]], method: str | None, rail: str | None) -> None:
     """Refuse a method or rail that was asked for and that no run has.
 
     Raises:
         UsageError: Names those that there are.
     """
-    if found_any or (method is None and rail is None):
+    if method is None and rail is None:
         return
     asked = " on ".join(str(word) for word in (method, rail) if word is not None)
     there = ", ".join(f"{one} on {other}" for one, other in sorted(offered))
