@@ -17,11 +17,12 @@ from typing import Any
 
 from edgejoule.dataset.dagshub import TOKEN_VARIABLE, redact, user_of
 from edgejoule.dataset.remotes import Remote
-from edgejoule.dataset.stores import CONFIG, ORIGIN, local_section, safe_text
+from edgejoule.dataset.stores import CONFIG, IN_MEMORY, local_section, safe_text
 from edgejoule.errors import EdgejouleError, MeasurementError, ServerError, TokenError, UsageError
 from edgejoule.files import disk_error
 
-REMOTE_NAME = ORIGIN
+# In memory alone: DVC would merge what the files say of a remote of the same name.
+REMOTE_NAME = IN_MEMORY
 _PLUGINS = {"s3": "dvc-s3", "gs": "dvc-gs", "ssh": "dvc-ssh", "azure": "dvc-azure"}
 # YAML writers put a long value on the next line.
 _META = re.compile(r"^\s+run_json_sha256:\s+['\"]?([0-9a-f]{64})['\"]?\s*$", re.MULTILINE)
@@ -210,7 +211,8 @@ def _error_of(  # noqa: PLR0911 (one line per kind of failure)
         return MeasurementError(
             f"another DVC command holds {dataset}", "wait for it, then run this again"
         )
-    if type(error).__name__ == "RemoteMissingDepsError" and remote is not None:
+    lacks = isinstance(error, ImportError) or type(error).__name__ == "RemoteMissingDepsError"
+    if lacks and remote is not None and "://" in remote.dvc_url:
         scheme = remote.dvc_url.partition("://")[0]
         plugin = _PLUGINS.get(scheme, f"dvc[{scheme}]")
         return UsageError(f"DVC lacks what {scheme}:// needs", f"pip install '{plugin}'")

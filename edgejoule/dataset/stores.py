@@ -21,6 +21,7 @@ from edgejoule.errors import UsageError
 from edgejoule.files import disk_errors
 
 ORIGIN = "origin"
+IN_MEMORY = "edgejoule-in-memory"
 CONFIG = ".dvc/config"
 Sections = dict[str, dict[str, str]]
 _CORE = {"analytics": "false", "check_update": "false", "autostage": "true"}
@@ -173,6 +174,8 @@ def _kept(section: str) -> set[str]:
         return {*_CORE, "remote"}
     if section == "cache":
         return _KEPT_CACHE
+    if section == f'remote "{IN_MEMORY}"':
+        return set()
     return _KEPT_REMOTE if section.startswith('remote "') else set()
 
 
