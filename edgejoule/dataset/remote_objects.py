@@ -27,7 +27,7 @@ _JOBS = 8
 _BLOCK_BYTES = 1 << 20  # what a thread holds of an object
 _S3_BLOCK_BYTES = 4 << 20  # of its reader, whose own choice is 50 MiB for each
 _SMALL_BYTES = 64 << 20  # no list of files and no run.json is larger
-_TRIES = 3  # to read one object, when the connection breaks
+_TRIES = 3
 
 
 @dataclass(frozen=True)
@@ -82,20 +82,6 @@ def objects_of(repo: Any, run: str) -> list[StoredObject]:
                 )
             found.append(StoredObject(oid, local, local.stat().st_size, names))
     return found
-
-
-def missing_on_remote(
-    repo: Any, objects: Sequence[StoredObject], seen: Seen | None = None
-) -> list[StoredObject]:
-    """Return the objects that the remote lacks or has in another size; see `check_objects`."""
-    return [bad.object for bad in check_objects(repo, objects, seen=seen)]
-
-
-def damaged_on_remote(
-    repo: Any, objects: Sequence[StoredObject], seen: Seen | None = None
-) -> list[StoredObject]:
-    """Return the objects that the remote lacks or whose content differs; see `check_objects`."""
-    return [bad.object for bad in check_objects(repo, objects, deep=True, seen=seen)]
 
 
 def check_objects(
@@ -154,21 +140,8 @@ def read_object(repo: Any, oid: str) -> bytes | None:
                 break
         return bytes(content)
 
-    content: bytes | None = _tried(odb, read)
+    content: bytes | None = _tried(odb, read, _TRIES)
     return content
-
-
-def send_again(repo: Any, objects: Sequence[StoredObject], seen: Seen | None = None) -> None:
-    """Send objects to the remote one by one, over whatever it has of them."""
-    odb = repo.cloud.get_remote_odb(REMOTE_NAME)
-    for item in objects:
-        path = odb.oid_to_path(item.oid)
-        if odb.fs.protocol == "local" and Path(path).exists():
-            Path(path).chmod(0o644)  # DVC keeps objects read-only
-        odb.fs.makedirs(odb.fs.parent(path), exist_ok=True)
-        odb.fs.put_file(str(item.local), path)
-        if seen is not None:
-            seen(item.size or 0)
 
 
 def md5_of(content: bytes) -> str:
@@ -205,7 +178,7 @@ def _check_content(
                 sha256.update(block)
         return size, md5.hexdigest(), sha256.hexdigest()
 
-    found = _tried(odb, hashed)
+    found = _tried(odb, hashed, _TRIES)
     if found is None:
         return BadObject(item, "is missing")
     size, md5, sha256 = found
@@ -236,9 +209,16 @@ def _blocks(odb: Any, path: str) -> Iterator[bytes]:
             yield block
 
 
-def _tried(odb: Any, ask: Callable[[], Any]) -> Any:
-    """Return what the remote answers, None for "not there"; a broken connection is tried again."""
-    for attempt in range(1, _TRIES + 1):
+def _tried(odb: Any, ask: Callable[[], Any], tries: int = 1) -> Any:
+    """Return what the remote answers, None for "not there".
+
+    Args:
+        odb: The remote's store.
+        ask: Asks it.
+        tries: How often, where the connection breaks while content is read; the stores' clients
+            try again by themselves until an answer begins.
+    """
+    for attempt in range(1, tries + 1):
         try:
             return ask()
         except EdgejouleError:
@@ -247,7 +227,7 @@ def _tried(odb: Any, ask: Callable[[], Any]) -> Any:
             status = _status(error)
             if status in {404, 410} or (status is None and _says_absent(error)):
                 return None
-            if attempt == _TRIES or status in {401, 403} or odb.fs.protocol == "local":
+            if attempt == tries or status is not None or odb.fs.protocol == "local":
                 _refuse(odb, error, status)
     raise AssertionError  # the last attempt returns or raises
 
