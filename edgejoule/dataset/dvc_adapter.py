@@ -8,6 +8,7 @@ where nothing was sent. Hence the bound on the version, and the checks after eac
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
 import re
@@ -28,13 +29,17 @@ _PLUGINS = {"s3": "dvc-s3", "gs": "dvc-gs", "ssh": "dvc-ssh", "azure": "dvc-azur
 _META = re.compile(r"^\s+run_json_sha256:\s+['\"]?([0-9a-f]{64})['\"]?\s*$", re.MULTILINE)
 
 
-def need_dvc() -> None:
-    """Check that DVC is there, before anything is begun that needs it.
+def need_dvc(remote: Remote | None = None) -> None:
+    """Check that DVC is there, and what the remote's store needs, before anything is begun.
 
     Raises:
         UsageError: It is not installed.
     """
     _repo_class()
+    scheme = remote.dvc_url.partition("://")[0] if remote and "://" in remote.dvc_url else ""
+    plugin = _PLUGINS.get(scheme, "")
+    if plugin and importlib.util.find_spec(plugin.replace("-", "_")) is None:
+        raise _lacking(scheme)
 
 
 def init_dvc(dataset: Path) -> None:
@@ -116,19 +121,25 @@ def check_out(repo: Any, run: str) -> None:
     What is in the way is replaced: the caller has seen that there is nothing to lose.
 
     Raises:
-        MeasurementError: The pointer is of something else than the run's folder.
+        MeasurementError: As `check_pointer`.
+    """
+    check_pointer(repo, run)
+    repo.stage.load_file(str(pointer_of(Path(repo.root_dir), run)))[0].outs[0].checkout(force=True)
+
+
+def check_pointer(repo: Any, run: str) -> None:
+    """Refuse a pointer that leads elsewhere than to the run's folder.
+
+    Raises:
+        MeasurementError: It does.
     """
     folder = Path(repo.root_dir) / run
-    outs = [
-        out
-        for stage in repo.stage.load_file(str(pointer_of(folder.parent, run)))
-        for out in stage.outs
-    ]
-    if [str(out.fs_path) for out in outs] != [str(folder)]:
+    stages = repo.stage.load_file(str(pointer_of(folder.parent, run)))
+    if [str(out.fs_path) for stage in stages for out in stage.outs] != [str(folder)]:
         raise MeasurementError(
-            f"{run}.dvc does not point at the folder {run}", "have the dataset's owner mend it"
+            f"{run}.dvc does not point at the folder {run}",
+            f"pull --rev an older version; its owner mends it: git checkout REV -- {run}.dvc",
         )
-    outs[0].checkout(force=True)
 
 
 def _remote_config(dataset: Path, remote: Remote, token: str | None) -> dict[str, Any]:
@@ -213,9 +224,7 @@ def _error_of(  # noqa: PLR0911 (one line per kind of failure)
         )
     lacks = isinstance(error, ImportError) or type(error).__name__ == "RemoteMissingDepsError"
     if lacks and remote is not None and "://" in remote.dvc_url:
-        scheme = remote.dvc_url.partition("://")[0]
-        plugin = _PLUGINS.get(scheme, f"dvc[{scheme}]")
-        return UsageError(f"DVC lacks what {scheme}:// needs", f"pip install '{plugin}'")
+        return _lacking(remote.dvc_url.partition("://")[0])
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         return disk_error(Path(str(error.filename)), error)
     if remote is not None and remote.needs_token and token:
@@ -231,6 +240,11 @@ def _error_of(  # noqa: PLR0911 (one line per kind of failure)
             return ServerError(f"{where} cannot be reached ({line})", "try again")
         return MeasurementError(f"{where}: {line}", "mend that, then run it again")
     return None
+
+
+def _lacking(scheme: str) -> UsageError:
+    plugin = _PLUGINS.get(scheme, f"dvc[{scheme}]")
+    return UsageError(f"DVC lacks what {scheme}:// needs", f"pip install '{plugin}'")
 
 
 def _rights(remote: Remote) -> str:

@@ -174,6 +174,8 @@ def _settings(dataset: Path, remote: Remote | None) -> list[str]:
         "push.followTags": "false",
         "core.autocrlf": "false",
         "core.quotepath": "false",
+        # A foreign version's link could lead what is written here out of the folder.
+        "core.symlinks": "false",
         # A mounted dataset may belong to another user than the container's.
         "safe.directory": str(dataset),
         "advice.detachedHead": "false",
@@ -215,6 +217,9 @@ def _error(  # noqa: PLR0911 (one line per kind of failure)
     lines = [line for line in stderr.splitlines() if line.strip()]
     line = next((line for line in lines if line.startswith(("fatal:", "error:"))), "")
     line = line or (lines[-1] if lines else "no message")
+    # What the other side says of itself is worth more than git's summary of it.
+    told = [line.strip() for line in lines if line.startswith("remote: ") or "[remote rej" in line]
+    line = " | ".join([*told, line])[:400] if told else line
     where = remote.label if remote else "the dataset's repository"
     if _OVERTAKEN.search(stderr):
         return PushRejectedError(f"{where} has moved on meanwhile", "run the push again")

@@ -67,6 +67,13 @@ class Remote:
         return bool(self.owner)
 
     @property
+    def in_folder(self) -> bool:
+        """Whether its git repository is in a folder that push makes."""
+        return (
+            not self.owner and Path(self.git_url).name == "data.git" and "://" not in self.git_url
+        )
+
+    @property
     def store(self) -> str:
         """What tells its store from every other one, and tells people where it is."""
         return f"{self.endpoint} {self.dvc_url}" if self.endpoint else self.dvc_url

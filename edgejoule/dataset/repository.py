@@ -115,7 +115,7 @@ def make_folder_remote(remote: Remote) -> None:
         UsageError: The folder holds other things, or cannot be written.
     """
     folder = Path(remote.git_url).parent
-    if Path(remote.git_url).is_dir() or Path(remote.git_url).name != "data.git":
+    if Path(remote.git_url).is_dir():
         return
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder} is no remote of a dataset", "give a new or empty folder")

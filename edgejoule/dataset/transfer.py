@@ -93,7 +93,7 @@ def send(repo: Any, objects: Sequence[StoredObject], meter: Meter) -> None:
         except Exception as error:
             if getattr(error, "status", None) == _TOO_LARGE:
                 raise MeasurementError(
-                    f"{odb.path} refuses {', '.join(item.files) or item.oid} for its size "
+                    f"{store_name(odb)} refuses {', '.join(item.files) or item.oid} for its size "
                     f"({megabytes(item.size or 0)}, status {_TOO_LARGE})",
                     "push --store s3, which sends large files in parts",
                 ) from None
@@ -136,7 +136,7 @@ def bring(repo: Any, oids: dict[str, tuple[str, ...]], meter: Meter) -> None:
         except FileNotFoundError:
             bad.append(f"{_named(oids[oid])} is missing")
         except Exception as error:  # noqa: BLE001 (each store's client raises its own)
-            raise _refusal(error, odb.path) or error from None
+            raise _refusal(error, store_name(odb)) or error from None
         finally:
             unfinished.unlink(missing_ok=True)
 
@@ -144,8 +144,8 @@ def bring(repo: Any, oids: dict[str, tuple[str, ...]], meter: Meter) -> None:
     if bad:
         more = f", and {len(bad) - 5} more" if len(bad) > 5 else ""
         raise MeasurementError(
-            f"on {odb.path} {'; '.join(sorted(bad)[:5])}{more}",
-            "whoever has these runs pushes again with `data_version.py push --deep`",
+            f"{'; '.join(sorted(bad)[:5])}{more} on {store_name(odb)}",
+            "whoever has these runs mends it: data_version.py push --deep",
         )
 
 
@@ -183,6 +183,11 @@ def files_of(repo: Any, run: str, oid: str) -> dict[str, str]:
         if name.startswith("/") or ".." in Path(name).parts:
             raise MeasurementError(f"{run} names a file outside its folder: {name}", "refused")
     return found
+
+
+def store_name(odb: Any) -> str:
+    """Return a store's address as people know it."""
+    return str(odb.fs.unstrip_protocol(odb.path)).removesuffix("/").removesuffix("/files/md5")
 
 
 def md5_of_file(path: Path) -> str:

@@ -88,6 +88,7 @@ def pull(
             differs; the line names them.
         UsageError: No such remote, run, branch, version or store.
     """
+    dvc.need_dvc(remote)
     token = need_token() if remote.needs_token else None
     if token:
         user_of(token)  # stores report a refused token as missing files
@@ -100,6 +101,7 @@ def pull(
             raise UsageError(f"{remote.label} has no branch {branch}", "give --branch")
         commit = _commit_of(dataset, remote, rev)
         remote = need_store(with_store_of(dataset, remote, commit))
+        dvc.need_dvc(remote)
         if remote.needs_token and token is None:
             token = need_token()
             user_of(token)
@@ -136,7 +138,7 @@ def _check_remote(remote: Remote, token: str | None, branch: str) -> None:
     """
     if not remote.shared and not Path(remote.git_url).is_dir():
         hint = "push to it first"
-        if re.fullmatch(r"[\w.-]+/[\w.-]+", _relative(remote.label)):
+        if _looks_like_owner_and_name(remote.label):
             hint += f"; OWNER/NAME on DagsHub is https://dagshub.com/{_relative(remote.label)}"
         raise UsageError(f"{remote.label} is no remote of a dataset", hint)
     refs = remote_refs(remote, token)
@@ -146,6 +148,11 @@ def _check_remote(remote: Remote, token: str | None, branch: str) -> None:
             f"it has {', '.join(sorted(heads)[:5])}; give --branch" if heads else "push to it first"
         )
         raise UsageError(f"{remote.label} has no branch {branch}", has)
+
+
+def _looks_like_owner_and_name(label: str) -> bool:
+    owner, _, name = _relative(label).partition("/")
+    return bool(name) and "/" not in name and not Path(owner or "/").exists()
 
 
 def _relative(label: str) -> str:

@@ -122,10 +122,11 @@ def push(
         if configured is not None and configured.git_url == remote.git_url:
             remote = configured
     need_store(remote)
+    dvc.need_dvc(remote)
     token = need_token() if remote.needs_token else None
     if remote.hosted:
         ensure_repository(remote, create=create)
-    elif not remote.shared:
+    elif remote.in_folder:
         make_folder_remote(remote)
     init(dataset, commit=False)
     with one_at_a_time(dataset), disk_errors(dataset):
@@ -254,6 +255,7 @@ def _add(repo: Any, dataset: Path, run: str, before: Pointer | None, *, allow_ch
 
 def _objects(repo: Any, dataset: Path, run: str) -> list[StoredObject]:
     """Return a run's objects; a cache that was emptied is filled again from the run's files."""
+    dvc.check_pointer(repo, run)
     try:
         return objects_of(repo, run)
     except MeasurementError:
