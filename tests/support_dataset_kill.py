@@ -9,6 +9,8 @@ repetition that is not killed ends it; it prints how many there were.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 import signal
@@ -16,7 +18,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import pyarrow.parquet  # noqa: F401 (loaded once, before the forks)
+import pyarrow.parquet  # noqa: F401 (here and in `load_all`: once, before the forks)
 
 from edgejoule.dataset.recover import recover
 from edgejoule.dataset.run_directory import create_partial, finish, release
@@ -82,7 +84,27 @@ MODES = {
 }
 
 
+def load_all(folder: Path) -> None:
+    """Load what the work imports on its way (pyarrow looks for pandas, 2 s), not in every fork."""
+    pid = os.fork()  # its threads must not be there when others are forked
+    if pid == 0:
+        code = 1
+        try:
+            known = set(sys.modules)
+            build_run(folder / "loading")
+            names = [name for name in sys.modules if name not in known]
+            (folder / "modules.json").write_text(json.dumps(names), encoding="utf-8")
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+    for name in json.loads((folder / "modules.json").read_text(encoding="utf-8")):
+        with contextlib.suppress(ImportError):  # made while it ran, no file
+            importlib.import_module(name)
+
+
 def main(mode: str, folder: Path) -> int:
+    load_all(folder)
     sys.addaudithook(hook)
     for point in range(1000):
         pid = os.fork()

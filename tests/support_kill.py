@@ -5,6 +5,8 @@ Used by the test (a reduced set of seeds) and by `benchmarks/kills.py` (all of t
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import random
@@ -15,6 +17,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgejoule.cli import data_version
 from edgejoule.phases import read_phases
 from edgejoule.records import POWER, read_header
 
@@ -228,5 +231,5 @@ def _recover(dataset: Path) -> list[str]:
 
 
 def _tool(dataset: Path, verb: str, *flags: str) -> int:
-    arguments = [sys.executable, str(ROOT / "data_version.py"), verb, str(dataset), *flags]
-    return subprocess.run(arguments, capture_output=True, check=False).returncode
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        return data_version.main([verb, str(dataset), *flags])

@@ -99,6 +99,7 @@ def test_each_figure_is_found(
     assert found.model.window_ns == found["window_ns"].value
 
 
+@pytest.mark.once("ten fits of a kind that is fitted in the other tests too; 30 s")
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
     # 10 repetitions of 5 figures, 95 %: fewer than 40 of 50 would come by chance once in 10^4.
     held = []
@@ -133,8 +134,16 @@ def test_a_running_mean_longer_than_its_refresh() -> None:
     assert found["centre_ns"].value == pytest.approx(550e6, rel=0.01)
 
 
-def test_a_weak_load_leaves_figures_unresolved_and_names_what_hangs_together() -> None:
-    found = fit_rail(*recording(dataclasses.replace(INA, noise=16.0), 6.0, (600.0, 640.0), seed=4))
+@pytest.fixture(scope="module")
+def weak() -> RailCalibration:
+    """A fit with figures that are not resolved, in groups."""
+    return fit_rail(*recording(dataclasses.replace(INA, noise=16.0), 6.0, (600.0, 640.0), seed=4))
+
+
+def test_a_weak_load_leaves_figures_unresolved_and_names_what_hangs_together(
+    weak: RailCalibration,
+) -> None:
+    found = weak
     unresolved = [p for p in found.parameters if not p.resolved]
     assert {"delay_ns", "tau_ns"} <= {p.name for p in unresolved}
     assert all(p.why and p.value is None for p in unresolved)
@@ -385,11 +394,10 @@ def test_a_foreign_or_damaged_file_is_refused(
         read_calibration(path)
 
 
-def test_a_group_and_a_missing_model_come_back(tmp_path: Path) -> None:
-    found = fit_rail(*recording(dataclasses.replace(INA, noise=16.0), 6.0, (600.0, 640.0), seed=4))
+def test_a_group_and_a_missing_model_come_back(weak: RailCalibration, tmp_path: Path) -> None:
     path = tmp_path / "c.json"
-    write_calibration(path, calibration(dataclasses.replace(found, model=None)))
-    assert read_calibration(path).rails[0].groups == found.groups
+    write_calibration(path, calibration(dataclasses.replace(weak, model=None)))
+    assert read_calibration(path).rails[0].groups == weak.groups
 
 
 def test_unreadable_files_and_figures_that_are_none(rail: RailCalibration, tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Whole runs on the simulated board: what they leave, what can be asked, how they end badly."""
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -9,6 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from edgejoule.cli import data_version, measure_inference
 
 pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="measuring needs POSIX")
@@ -24,8 +28,9 @@ def measure(*arguments, timeout=120, **options):
 
 
 def tool(verb, *arguments):
-    command = [sys.executable, str(ROOT / "data_version.py"), verb, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    """Run a verb of data_version.py in this process and return its status."""
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        return data_version.main([verb, *map(str, arguments)])
 
 
 def lenet(dataset, *more):
@@ -54,9 +59,10 @@ def simulated(tmp_path_factory):
     return dataset, done
 
 
+@pytest.mark.alone
 def test_a_simulated_run_is_whole_and_marked(simulated):
     dataset, done = simulated
-    assert tool("verify", dataset).returncode == 0
+    assert tool("verify", dataset) == 0
     run = read(dataset / "lenet" / "run.json")
     assert run["simulated"] is True
     assert run["weights"] == "random"
@@ -71,6 +77,7 @@ def test_a_simulated_run_is_whole_and_marked(simulated):
     assert left(dataset) == []
 
 
+@pytest.mark.alone
 def test_energy_per_phase_is_what_the_board_says_it_used(simulated):
     """Within 1 % on every phase of a second or more, beyond what the sampler itself missed."""
     run = simulated[0] / "lenet"
@@ -90,6 +97,7 @@ def test_energy_per_phase_is_what_the_board_says_it_used(simulated):
     assert checked >= 15
 
 
+@pytest.mark.alone
 def test_energy_per_inference_and_its_parts_add_up(simulated):
     import pyarrow.parquet as pq
 
@@ -107,6 +115,7 @@ def test_energy_per_inference_and_its_parts_add_up(simulated):
     assert whole["gross_mj"] == pytest.approx(energy["profiled"]["gross_mj"])
 
 
+@pytest.mark.alone
 def test_the_rate_pass_keeps_its_times(simulated):
     rate = read(simulated[0] / "lenet" / "run.json")["summary"]["rate"]
     assert rate["rate_hz"] == 20
@@ -115,6 +124,7 @@ def test_the_rate_pass_keeps_its_times(simulated):
     assert rate["energy"]["total"]["gross_mj_per_frame"] > 0
 
 
+@pytest.mark.alone
 def test_a_complete_run_is_not_measured_again_and_another_knob_is_named(simulated):
     dataset, _ = simulated
     again = [
@@ -140,7 +150,7 @@ def test_without_a_sensor_a_run_is_whole_and_says_why_energy_is_missing(tmp_path
     assert summary["profiled_over_clean"] > 0
     assert summary["profiled"]["inferences"] == 40
     assert summary["clean"]["inferences"] == 30
-    assert tool("verify", tmp_path / "d").returncode == 0
+    assert tool("verify", tmp_path / "d") == 0
     files = {path.name for path in (tmp_path / "d" / "lenet").iterdir()}
     assert "power.parquet" not in files
     replaced = measure(*lenet(tmp_path / "d", "--sensor", "none", "--overwrite", "--seed", "1"),
@@ -150,6 +160,7 @@ def test_without_a_sensor_a_run_is_whole_and_says_why_energy_is_missing(tmp_path
     assert read(tmp_path / "d" / "lenet" / "run.json")["config"]["seed"] == 1
 
 
+@pytest.mark.once("whole runs, setting up and resuming are in both passes by the tests before")
 def test_repeats_over_builds_each_leave_a_run(tmp_path):
     done = measure(
         *lenet(tmp_path / "d", "--sensor", "none", "--repeats", "2", "--rebuilds", "2", *FAST),
@@ -161,7 +172,7 @@ def test_repeats_over_builds_each_leave_a_run(tmp_path):
     configs = [read(tmp_path / "d" / name / "run.json")["config"] for name in runs]
     assert [config["rebuild"] for config in configs] == [0, 0, 1, 1]
     assert len({read(tmp_path / "d" / name / "run.json")["config_sha256"] for name in runs}) == 4
-    assert tool("verify", tmp_path / "d").returncode == 0
+    assert tool("verify", tmp_path / "d") == 0
     assert left(tmp_path / "d") == []
 
 
@@ -218,13 +229,19 @@ def own_models(tmp_path):
     ],
     ids=lambda value: " ".join(value)[:40] if isinstance(value, list) else None,
 )
-def test_a_mistake_is_one_line_with_exit_2_and_leaves_nothing(arguments, status, text, own_models):
-    base = lenet("d", "--sensor", "none", *FAST)
-    done = measure(*base, *arguments, cwd=own_models)
-    lines = done.stderr.strip().splitlines()
-    assert done.returncode == status, done.stderr
+def test_a_mistake_is_one_line_with_exit_2_and_leaves_nothing(
+    arguments, status, text, own_models, monkeypatch, capfd
+):
+    monkeypatch.chdir(own_models)
+    try:
+        code = measure_inference.main([*lenet("d", "--sensor", "none", *FAST), *arguments])
+    except SystemExit as end:  # argparse's own
+        code = end.code
+    stderr = capfd.readouterr().err
+    lines = stderr.strip().splitlines()
+    assert code == status, stderr
     assert text in lines[-1]
-    assert "Traceback" not in done.stderr
+    assert "Traceback" not in stderr
     assert "error:" in lines[-1]
     assert left(own_models / "d") == []
 
@@ -259,6 +276,7 @@ def test_a_folder_that_cannot_be_written_is_named(mounted):
     assert f"{readonly / 'data'}" in done.stderr.strip().splitlines()[-1]
 
 
+@pytest.mark.once("60 000 inferences until the disk is full; the writers are tested in both")
 def test_a_full_disk_keeps_what_was_measured_and_says_so(mounted):
     dataset = mounted("size=3m") / "d"
     large = ["--warmup", "5", "--runs", "20000", "--clean-runs", "40000"]
@@ -272,6 +290,7 @@ def test_a_full_disk_keeps_what_was_measured_and_says_so(mounted):
     assert not (dataset / "lenet").exists()
 
 
+@pytest.mark.once("signals end it alike on any Python; waits for several phases")
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_tidies_up_and_keeps_what_was_measured(signum, tmp_path):
     from tests.support_kill import alive, descendants
@@ -297,11 +316,11 @@ def test_an_interrupt_tidies_up_and_keeps_what_was_measured(signum, tmp_path):
     assert f"interrupted by {signum.name}" in stderr
     assert "recover" in stderr
     assert not [pid for pid in children if alive(pid)]
-    assert tool("recover", tmp_path / "d").returncode == 0
+    assert tool("recover", tmp_path / "d") == 0
     run = next((tmp_path / "d").glob("lenet--incomplete-*"))
     assert read(run / "run.json")["status"] == "incomplete"
-    assert tool("verify", tmp_path / "d").returncode == 1
-    assert tool("verify", tmp_path / "d", "--allow-incomplete").returncode == 0
+    assert tool("verify", tmp_path / "d") == 1
+    assert tool("verify", tmp_path / "d", "--allow-incomplete") == 0
 
 
 def test_a_users_function_is_measured_and_its_failure_is_one_line(tmp_path):

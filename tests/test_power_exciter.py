@@ -163,6 +163,7 @@ def run_exciter(folder: Path, settings: dict[str, Any]) -> list[dict[str, Any]]:
     return child.received
 
 
+@pytest.mark.alone
 def test_busy_loops_on_two_workers(tmp_path: Path) -> None:
     ready, done = run_exciter(tmp_path, config(tmp_path, "cpu", workers=2))
     assert (ready["kind"], ready["load"]) == ("ready", "cpu")

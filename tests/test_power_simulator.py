@@ -219,6 +219,7 @@ def play(run: Path) -> None:
     board.close()
 
 
+@pytest.mark.alone
 def test_energy_from_the_trace_is_the_true_energy(tmp_path: Path) -> None:
     play(tmp_path)
     truth = json.loads((tmp_path / "truth.json").read_text())
