@@ -19,10 +19,16 @@ failed=()
 output="$(mktemp)"
 summaries="$(mktemp)"
 trap 'rm -f -- "${output}" "${summaries}"' EXIT
+trap 'exit 130' INT # pytest ends tidily and bash would go on with the next lane
 
 sudo=()
 [[ "${EUID}" == 0 ]] || sudo=(sudo -n)
 updated=no
+# Runs apt-get, which serves one at a time: .ci/run has two of these scripts running.
+apt() {
+  (flock 8 && ${sudo[@]+"${sudo[@]}"} env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get "$@") \
+    8>"${TMPDIR:-/tmp}/edgejoule-apt-${EUID}.lock" >"${output}" 2>&1
+}
 # Installs packages unless all the given commands are there: install "commands" "packages".
 install() {
   local missing=no name
@@ -32,13 +38,12 @@ install() {
   [[ "${missing}" == yes ]] || return 0
   command -v apt-get >/dev/null 2>&1 || return 1
   if [[ "${updated}" == no ]]; then
-    ${sudo[@]+"${sudo[@]}"} apt-get update -qq >"${output}" 2>&1 || return 1
+    apt update -qq || return 1
     updated=yes
   fi
   # RUNLEVEL=1: a package that brings a service must not start it.
   # shellcheck disable=SC2086 # a list of packages
-  ${sudo[@]+"${sudo[@]}"} env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq \
-    --no-install-recommends $2 >"${output}" 2>&1
+  apt install -y -qq --no-install-recommends $2
 }
 
 # lane NUMBER NAME "commands" "packages" [a script that fetches more]
@@ -57,7 +62,10 @@ lane() {
     [[ "${CI:-}" != true ]] || failed+=("$2")
     return
   fi
-  EDGEJOULE_FORBID_SKIPS=1 "${EDGEJOULE_MADE_PYTHON}" -m pytest -m "$2" | tee "${output}"
+  # Only the files that name the mark: collecting all of them imports torch and takes half a minute.
+  # shellcheck disable=SC2046 # names of files without spaces
+  EDGEJOULE_FORBID_SKIPS=1 "${EDGEJOULE_MADE_PYTHON}" -m pytest -m "$2" \
+    $(grep -rlE --include='test_*.py' "mark\.$2\>" tests) | tee -i "${output}"
   [[ "${PIPESTATUS[0]}" == 0 ]] || failed+=("$2")
   tail -n 1 "${output}" >>"${summaries}"
   printf 'lane %s (%s): %d s\n' "$1" "$2" "$((SECONDS - begin))"
