@@ -226,7 +226,8 @@ def _error_of(  # noqa: PLR0911 (one line per kind of failure)
     if lacks and remote is not None and "://" in remote.dvc_url:
         return _lacking(remote.dvc_url.partition("://")[0])
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
-        return disk_error(Path(str(error.filename)), error)
+        found = disk_error(Path(str(error.filename2 or error.filename)).parent, error)
+        return type(found)(found.message, "mend that, then run this again")
     if remote is not None and remote.needs_token and token:
         user_of(token)  # if the host or the token is the reason, this says so
     if isinstance(error, PermissionError) and remote is not None and remote.shared:

@@ -238,6 +238,12 @@ def _error(  # noqa: PLR0911 (one line per kind of failure)
         )
     if remote is not None and _UNREACHABLE.search(stderr):
         return ServerError(f"{where} cannot be reached ({line})", "run it again later")
+    if "dubious ownership" in stderr:
+        path = remote.git_url if remote else "DATASET"
+        return UsageError(
+            f"{where} belongs to another user, and git refuses it",
+            f"if you trust it: git config --global --add safe.directory {path}",
+        )
     if "No space left" in stderr:
         return MeasurementError(f"the disk of {where} is full ({line})", "free some space")
     return MeasurementError(f"git {verb} failed on {where}: {line}", _mend(verb))

@@ -263,6 +263,8 @@ def merge(dataset: Path) -> None:
     if theirs:
         run_git(dataset, "checkout", FETCHED, "--", *theirs)
     run_git(dataset, "commit", "--quiet", "-m", "Join the versions of others")
+    if git_succeeds(dataset, "diff", "--quiet", FETCHED, "HEAD"):
+        run_git(dataset, "reset", "--quiet", "--soft", FETCHED)  # nothing of ours is left in it
 
 
 def commit_files(dataset: Path, message: str, pointers: Sequence[str] = ()) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -87,6 +88,10 @@ def send(repo: Any, objects: Sequence[StoredObject], meter: Meter) -> None:
 
     def put(item: StoredObject) -> None:
         path = odb.oid_to_path(item.oid)
+        if odb.fs.protocol == "local":
+            _copy(item.local, Path(path))
+            meter.add_bytes(item.size or 0)
+            return
         odb.fs.makedirs(odb.fs.parent(path), exist_ok=True)
         try:
             odb.fs.put_file(str(item.local), path, callback=callback)
@@ -98,8 +103,6 @@ def send(repo: Any, objects: Sequence[StoredObject], meter: Meter) -> None:
                     "push --store s3, which sends large files in parts",
                 ) from None
             raise
-        if odb.fs.protocol == "local":
-            Path(path).chmod(0o444)  # as DVC keeps them
 
     for lists in (False, True):
         _each(put, [item for item in objects if item.oid.endswith(".dir") == lists], meter)
@@ -197,6 +200,18 @@ def md5_of_file(path: Path) -> str:
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy an object into a folder, whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = target.with_name(f"{target.name}.edgejoule.tmp")
+    try:
+        shutil.copyfile(source, unfinished)
+        unfinished.chmod(0o444)  # as DVC keeps them
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _each(work: Callable[[Any], None], items: Sequence[Any], meter: Meter) -> None:
