@@ -114,7 +114,8 @@ def _lines(run: ImportedRun) -> list[str]:
     if run.error:
         return [f"{run.model}: {run.error}"]
     if run.action == "known":
-        return [f"{run.model}: was imported before, as {run.run}"]
+        other = f", with other {' and '.join(run.other)}; it stays so" if run.other else ""
+        return [f"{run.model}: was imported before, as {run.run}{other}"]
     rate = run.bytes / max(run.seconds, 1e-9) / 1e6
     head = (
         f"{run.model}: {run.action} as {run.run}{f' ({run.status})' if run.status else ''}: "

@@ -49,6 +49,7 @@ class ImportedRun:
         seconds: How long it took.
         notes: What was decided.
         missing: What a complete run would have.
+        other: What was said otherwise when it was imported before: `weights`, `board`.
         error: Why it failed.
     """
 
@@ -62,6 +63,7 @@ class ImportedRun:
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    other: list[str] = field(default_factory=list)
     error: str = ""
 
 
@@ -177,6 +179,10 @@ def _import_one(
                 "import into another --dataset, or move that run away",
             )
         facts.action, facts.status = "known", before["status"]
+        if before["weights"] != said.weights:
+            facts.other.append("weights")
+        if before["board_id"] != said.board:
+            facts.other.append("board")
         return facts
 
     def told(what: str, done: int, total: int) -> None:
