@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from edgejoule.config import RunConfig, defaults_of, identity_sha256
 from edgejoule.dataset.findings import ERROR, INCOMPLETE
 from edgejoule.dataset.run_directory import seal, seal_file, set_defaults_if_absent
-from edgejoule.dataset.schema import open_writer, read_metadata, table_schema
+from edgejoule.dataset.schema import read_metadata
 from edgejoule.dataset.verify import verify, verify_dataset, verify_run
 from edgejoule.errors import UsageError
 from edgejoule.files import canonical_json, config_sha256, write_json
 from tests.support_dataset import Plan, build_run, config_of, reseal
+from tests.support_edit import drop, edit_json, edit_table, put, swap
 
 FILES = (
     "energy.parquet",
@@ -56,46 +57,6 @@ def problems(path):
 
 def named(path):
     return {item.file for item in verify_run(path).findings if item.severity == ERROR}
-
-
-def edit_table(run, name, change):
-    """Rewrite a table of a run after `change(columns) -> columns`, its metadata kept."""
-    path = run / f"{name}.parquet"
-    metadata = read_metadata(path)
-    table = pq.read_table(path)
-    columns = change({key: table[key].to_pylist() for key in table.column_names})
-    figures = tuple(key for key in columns if key != "t_ns")
-    schema = table_schema(name, figures)
-    arrays = [pa.array(columns[field.name], field.type) for field in schema]
-    with open_writer(path, name, schema, metadata) as writer:
-        writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
-
-
-def drop(row):
-    return lambda columns: {key: [*v[:row], *v[row + 1 :]] for key, v in columns.items()}
-
-
-def put(column, row, value):
-    def change(columns):
-        columns[column][row] = value
-        return columns
-
-    return change
-
-
-def swap(first, second):
-    def change(columns):
-        for values in columns.values():
-            values[first], values[second] = values[second], values[first]
-        return columns
-
-    return change
-
-
-def edit_json(path, change):
-    document = json.loads(path.read_text(encoding="utf-8"))
-    change(document)
-    path.write_bytes(canonical_json(document))
 
 
 def test_a_right_run_has_no_findings(sound):
