@@ -109,11 +109,15 @@ def init_repository(folder: Path, *, bare: bool = False) -> None:
     Raises:
         MeasurementError: git refuses.
     """
-    kind = ["--bare"] if bare else []
-    command = ["git", "init", "--quiet", *kind, "--initial-branch=main", str(folder)]
-    done = _run(command, _environment(folder, None))
-    if done.returncode:
-        raise _error("init", done.stderr, None)
+    environment = _environment(folder, None)
+    command = ["git", "init", "--quiet", *(["--bare"] if bare else []), str(folder)]
+    own = folder if bare else folder / ".git"
+    # Not --initial-branch: Ubuntu 20.04, of JetPack 5, has a git that does not know it.
+    name = ["git", "--git-dir", str(own), "symbolic-ref", "HEAD", "refs/heads/main"]
+    for words in (command, name):
+        done = _run(words, environment)
+        if done.returncode:
+            raise _error("init", done.stderr, None)
 
 
 def is_repository(dataset: Path) -> bool:
