@@ -447,6 +447,7 @@ class TestCommand:
         assert "networks  2: a, b" in capsys.readouterr().out
         assert not (tmp_path / "d").exists()
 
+    @pytest.mark.once("a preflight each, whose process is in both passes by the tests beside it")
     def test_full_experiment_without_gpu_wants_a_yes(
         self, tiny: argparse.Namespace, tmp_path: Path, scripts: Scripts,
         monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
@@ -460,6 +461,7 @@ class TestCommand:
         assert command.experiment(tiny, scripts) == 0
         assert len([c for c in calls(tmp_path) if c["script"] == "measure"]) == 2
 
+    @pytest.mark.once("a preflight each, whose process is in both passes by the tests beside it")
     @pytest.mark.parametrize(("answer", "goes_on"), [("y", True), ("", False), ("no", False)])
     def test_a_terminal_is_asked(
         self, tiny: argparse.Namespace, scripts: Scripts,
@@ -473,6 +475,7 @@ class TestCommand:
             with pytest.raises(UsageError, match="stopped before"):
                 command.experiment(tiny, scripts)
 
+    @pytest.mark.once("a preflight each, whose process is in both passes by the tests beside it")
     def test_fewer_runs_need_no_yes(
         self, tiny: argparse.Namespace, scripts: Scripts, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -278,6 +278,7 @@ def wait_for_phase(directory: Path, phase: str, child: Child | None = None) -> N
     raise AssertionError(f"{phase} was never reached")
 
 
+@pytest.mark.once("the pipe's end and the kernel's signal come alike on any Python")
 @pytest.mark.parametrize("phase", ["idle_loaded_before", "clean", "rate", "profiled"])
 def test_a_parent_that_hangs_up_ends_it_in_any_phase(directory: Path, phase: str) -> None:
     config = measure_config(
@@ -320,6 +321,7 @@ def test_a_full_disk_is_one_line_and_keeps_what_was_written(
     assert list(rows["index"]) == list(range(len(rows)))
 
 
+@pytest.mark.once("the pipe's end and the kernel's signal come alike on any Python")
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel's parent-death signal")
 @pytest.mark.parametrize("phase", ["load", "warmup", "clean"])
 def test_a_killed_parent_leaves_no_measuring_process(directory: Path, phase: str) -> None:
