@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +10,10 @@ import pytest
 
 from edgejoule.dataset.table_files import write_tables
 from edgejoule.dataset.verify import verify
+from tests.support_measured import measured_copy
 from tests.support_tables import build
 
-ROOT = Path(__file__).resolve().parent.parent
-DOC = ROOT / "docs/Modelling.md"
+DOC = Path(__file__).resolve().parent.parent / "docs/Modelling.md"
 BLOCKS = re.findall(r"```python\n(.*?)```", DOC.read_text(encoding="utf-8"), re.DOTALL)
 LIBRARIES = ("pandas", "polars", "duckdb")
 
@@ -23,13 +21,8 @@ LIBRARIES = ("pandas", "polars", "duckdb")
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """`raw_data` and its tables: two networks measured on this CPU, and a made run with power."""
-    pytest.importorskip("onnxruntime")
     folder = tmp_path_factory.mktemp("measured")
-    for model in ("lenet", "mobilenet_v2"):
-        words = f"--model {model} --backend onnxruntime --device cpu --weights random --runs 10 "
-        words += "--warmup 5 --clean-runs 5 --sensor none --idle-duration 0.1 --quiet --result-dir"
-        script = [sys.executable, str(ROOT / "measure_inference_power.py")]
-        subprocess.run([*script, *words.split(), str(folder / "raw_data")], cwd=ROOT, check=True)
+    measured_copy(tmp_path_factory, folder)
     build(folder / "raw_data", "power")
     write_tables(folder / "raw_data", classic=True)
     return folder

@@ -1,0 +1,117 @@
+"""The notebook, executed from a pull to a model on networks measured here."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support_measured import NETWORKS, measured_copy
+from tests.support_tables import build
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOK = ROOT / "examples/from_pull_to_model.ipynb"
+
+
+def test_it_is_committed_without_outputs() -> None:
+    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert len(cells) > 5
+    assert [(cell["outputs"], cell["execution_count"]) for cell in cells] == [([], None)] * len(
+        cells
+    )
+
+
+@pytest.fixture(scope="module")
+def remote(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that two networks measured on this CPU and a made run with power were pushed to."""
+    for library in ("dvc", "nbclient", "ipykernel", "pandas", "sklearn", "matplotlib"):
+        pytest.importorskip(library)
+    from edgejoule.cli.data_version import main
+
+    folder = tmp_path_factory.mktemp("notebook")
+    dataset = measured_copy(tmp_path_factory, folder)
+    clean = {"gross_mj": 5.0, "dynamic_mj": 4.0, "mean_mw": 5000.0}
+    build(dataset, "power", run={"summary": {"energy": {"rails": {"VDD_IN": {"clean": clean}}}}})
+    assert main(["push", str(folder / "remote"), "--dataset", str(dataset), "--force"]) == 0
+    return folder / "remote"
+
+
+def execute(
+    folder: Path, settings: Path, monkeypatch: pytest.MonkeyPatch, **environment: str
+) -> list[Any]:
+    """Run the notebook in `folder`; return the outputs of its code cells."""
+    import nbformat
+    from nbclient import NotebookClient
+
+    for name in ("EDGEJOULE_REMOTE", "EDGEJOULE_DATASET"):
+        monkeypatch.delenv(name, raising=False)
+    # The kernel of this environment and nobody's settings; whoever asks the network gets nowhere.
+    here = {name: str(settings) for name in ("JUPYTER_DATA_DIR", "IPYTHONDIR")}
+    here |= {"JUPYTER_PREFER_ENV_PATH": "1", "MPLCONFIGDIR": str(settings)}
+    here |= {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+    here |= {
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    }
+    for name, value in {**here, **environment}.items():
+        monkeypatch.setenv(name, value)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    client = NotebookClient(
+        notebook, timeout=200, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    )
+    client.execute()
+    return [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def shown(outputs: list[Any]) -> str:
+    """All text of some outputs."""
+    texts = [output.get("text", "") for output in outputs]
+    texts += [output.get("data", {}).get("text/plain", "") for output in outputs]
+    return "\n".join(texts)
+
+
+def test_it_pulls_plots_and_scores(
+    remote: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = execute(tmp_path, remote.parent / ".jupyter", monkeypatch, EDGEJOULE_REMOTE=str(remote))
+    assert {path.name for path in (tmp_path / "raw_data").iterdir()} >= set(NETWORKS)
+    images = sum("image/png" in one.get("data", {}) for outputs in cells for one in outputs)
+    assert images == 3
+    assert "power" in shown(cells[2])
+    scores = shown(cells[-1])
+    for word in (*NETWORKS, "random forest", "linear in FLOPs and bytes"):
+        assert word in scores
+
+
+def code_cells() -> list[str]:
+    notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
+    return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+@pytest.mark.parametrize("place", ["", "examples"])
+def test_without_a_remote_it_reads_the_dataset_that_is_here(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("pandas")
+    build(tmp_path / "raw_data")
+    (tmp_path / place).mkdir(exist_ok=True)
+    monkeypatch.chdir(tmp_path / place)
+    for name in ("EDGEJOULE_REMOTE", "EDGEJOULE_DATASET"):
+        monkeypatch.delenv(name, raising=False)
+    names: dict[str, Any] = {}
+    for cell in code_cells()[:4]:  # to the first look
+        exec(cell, names)
+    assert list(names["layers"].run.unique()) == ["lenet"]
+
+
+def test_a_refused_pull_ends_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("dvc")
+    monkeypatch.setenv("EDGEJOULE_REMOTE", str(tmp_path / "nowhere"))
+    monkeypatch.setenv("EDGEJOULE_DATASET", str(tmp_path / "raw_data"))
+    names: dict[str, Any] = {}
+    exec(code_cells()[0], names)
+    with pytest.raises(RuntimeError, match="nothing was pulled"):
+        exec(code_cells()[1], names)
