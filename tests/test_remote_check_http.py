@@ -131,7 +131,11 @@ def test_what_is_there_missing_cut_and_other(repo, store):
     }
     assert sorted(seen) == [1000, 1001, 1002, 1003]
     assert set(reasons(check_objects(repo, [right, gone, short, other]))) == {gone.oid, short.oid}
-    assert ("GET", right.oid) in store.asked
+    store.asked.clear()
+    check_objects(repo, [right], deep=True)
+    check_objects(repo, [right])
+    read_object(repo, right.oid)
+    assert store.asked == [("GET", right.oid), ("HEAD", right.oid), ("GET", right.oid)]
     store.status[right.oid] = 410
     assert reasons(check_objects(repo, [right])) == {right.oid: "is missing"}
 

@@ -310,7 +310,7 @@ def _versions(count: int) -> str:
     return f"{count} version" + ("" if count == 1 else "s")
 
 
-def some(names: Sequence[str], limit: int | None = 20) -> str:
+def some(names: Sequence[str], limit: int | None = 8) -> str:
     """Return names in a row, the first ones and how many more there are."""
     shown = ", ".join(printable(name) for name in names[:limit])
     more = 0 if limit is None else len(names) - limit

@@ -151,16 +151,18 @@ def md5_of(content: bytes) -> str:
 
 def _check(odb: Any, item: StoredObject, stop: threading.Event, *, deep: bool) -> BadObject | None:
     path = odb.oid_to_path(item.oid)
+    if deep:
+        return _check_content(odb, item, path, stop, deep=True)
     info = _tried(odb, lambda: odb.fs.info(path))
     if info is None or info.get("type") == "directory":
         return BadObject(item, "is missing")
     size = info.get("size")
-    if size is not None and item.size is not None and size != item.size:
+    if size is None and item.size is not None:
+        # A server that tells no size is asked for the content, which has one.
+        return _check_content(odb, item, path, stop, deep=False)
+    if item.size is not None and size != item.size:
         return BadObject(item, _other_size(size, item.size))
-    if not deep and (size is not None or item.size is None):
-        return None
-    # A server that tells no size is asked for the content, which has one.
-    return _check_content(odb, item, path, stop, deep=deep)
+    return None
 
 
 def _check_content(
@@ -201,7 +203,8 @@ def _blocks(odb: Any, path: str) -> Iterator[bytes]:
     """Yield an object's content block by block, from one stream."""
     options: dict[str, Any] = {}
     if odb.fs.protocol in {"http", "https"}:
-        options = {"block_size": 0}  # one plain GET: not every server answers for ranges
+        # One plain GET: not every server answers for ranges, and the size is not asked for first.
+        options = {"block_size": 0, "size": 1}
     elif odb.fs.protocol == "s3":
         options = {"block_size": _S3_BLOCK_BYTES}
     with closing(odb.fs.open(path, "rb", **options)) as file:
@@ -247,7 +250,8 @@ def _refuse(odb: Any, error: Exception, status: int | None) -> NoReturn:
 
 def _says_absent(error: Exception) -> bool:
     """Say whether the store itself said "not there": the HTTP client says so of everything."""
-    return isinstance(error, FileNotFoundError) and error.__cause__ is None
+    absent = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
+    return isinstance(error, absent) and error.__cause__ is None
 
 
 def _status(error: BaseException | None) -> int | None:

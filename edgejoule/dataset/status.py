@@ -133,8 +133,8 @@ class Status:
     def differs(self) -> bool:
         """Whether there is anything to push, pull, mend or decide."""
         here = self.small_files or any(run.state in _DIFFERING for run in self.runs)
-        there = self.remote.state in {"ahead", "behind", "apart", "empty"} or self.remote.damaged
-        return bool(here or there)
+        there = self.remote.ahead or self.remote.behind or self.remote.state == "empty"
+        return bool(here or there or self.remote.damaged)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
