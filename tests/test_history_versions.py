@@ -13,7 +13,7 @@ from edgejoule.dataset.notes import forget_here, had_here, note_here
 from edgejoule.dataset.pointers import pointers_at, read_pointer
 from edgejoule.errors import EXIT_USAGE, UsageError
 from tests.support_dataset import build_run, reseal
-from tests.support_versions import commit_version, drop_run, make_repository
+from tests.support_history import commit_version, drop_run, make_repository
 
 
 @pytest.fixture(autouse=True)

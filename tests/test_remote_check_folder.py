@@ -23,7 +23,7 @@ from edgejoule.dataset.remotes import folder_remote
 from edgejoule.dataset.versions import push
 from edgejoule.errors import UsageError
 from tests.support_dataset import build_run, reseal
-from tests.support_versions import commit_version, make_repository, send_by_hand, write_pointer
+from tests.support_history import commit_version, make_repository, send_by_hand, write_pointer
 
 pytestmark = [pytest.mark.dvc, pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")]
 

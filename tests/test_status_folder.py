@@ -16,7 +16,7 @@ from edgejoule.dataset.remotes import folder_remote
 from edgejoule.dataset.status import STATES, status
 from edgejoule.errors import EXIT_SERVER, EXIT_TOKEN, UsageError
 from tests.support_dataset import build_run, reseal
-from tests.support_versions import commit_version, make_repository
+from tests.support_history import commit_version, make_repository
 
 
 @pytest.fixture(autouse=True)
