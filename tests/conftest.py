@@ -36,6 +36,7 @@ _OF_A_USER = (
     ".config/dvc", ".cache/dvc", ".cache/dagshub", ".cache/edgejoule",
 )  # fmt: skip
 _WATCH: pytest.StashKey[Watch] = pytest.StashKey()
+_REPORT: pytest.StashKey[list[str]] = pytest.StashKey()
 
 
 @pytest.fixture(scope="session")
@@ -108,18 +109,29 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
+    watch = session.config.stash.get(_WATCH, None)
+    if watch is not None:
+        session.config.stash[_REPORT] = watch.report()
+        if hasattr(session.config, "workeroutput"):  # one of several side by side
+            session.config.workeroutput["watch"] = watch.report()
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if os.environ.get("EDGEJOULE_FORBID_SKIPS") and reporter and reporter.stats.get("skipped"):
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Keep what a worker's watch reports."""
+    lines = getattr(node, "workeroutput", {}).get("watch", [])
+    node.config.stash.setdefault(_REPORT, []).extend(f"{node.gateway.id}: {one}" for one in lines)
+
+
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    watch = config.stash.get(_WATCH, None)
-    if watch is not None:
+    if lines := config.stash.get(_REPORT, []):
         terminalreporter.section("the watch over the tokens")
-        for line in watch.report():
+        for line in lines:
             terminalreporter.line(line)
     skipped = terminalreporter.stats.get("skipped", [])
     if os.environ.get("EDGEJOULE_FORBID_SKIPS") and skipped:

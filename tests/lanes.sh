@@ -92,7 +92,10 @@ for name in ${wanted}; do
         "qemu-system-arm device-tree-compiler cpio make xz-utils gcc-aarch64-linux-gnu" \
         tests/real_driver/prepare.sh
       ;;
-    real_servers) lane 3 real_servers "nginx fcgiwrap git" "nginx fcgiwrap git" ;;
+    real_servers)
+      PYTEST_ADDOPTS="${PYTEST_ADDOPTS:-} -n 2 --dist loadfile --durations=10" \
+        lane 3 real_servers "nginx fcgiwrap git" "nginx fcgiwrap git"
+      ;;
     container)
       lane 4 container "buildah podman runc mmdebstrap" \
         "buildah podman runc uidmap netavark aardvark-dns mmdebstrap debian-archive-keyring"
