@@ -148,7 +148,7 @@ def set_store(dataset: Path, remote: Remote) -> None:
     changes nothing.
     """
     before = read_settings((dataset / CONFIG).read_text(encoding="utf-8", errors="replace"))
-    if not remote.shared and _names_a_folder(before):
+    if remote.in_folder and not remote.store_given and _names_a_folder(before):
         return
     write_settings(dataset, settings_for(remote, before))
 

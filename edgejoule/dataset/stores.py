@@ -84,11 +84,12 @@ def settings_for(remote: Remote | None, before: Sections) -> Sections:
 def with_settings(remote: Remote, sections: Sections) -> Remote:
     """Return the remote with the store that a version's settings name.
 
-    The store that the user asked for is left as it is, and so is the folder's. A repository on the
+    The store that the user asked for is left as it is, and so is a folder's that holds objects: its
+    path may have been another when it was written. A repository on the
     configured host keeps its own HTTP store if the settings name the same one at another address,
     as they do after a host was renamed.
     """
-    if remote.store_given or (not remote.shared and remote.dvc_url):
+    if remote.store_given:
         return remote
     name = sections.get("core", {}).get("remote", ORIGIN)
     section = sections.get(_remote_section(name), {})
@@ -101,7 +102,7 @@ def with_settings(remote: Remote, sections: Sections) -> Remote:
             return remote
         if urllib.parse.urlsplit(endpoint).path == f"{own}.s3":
             endpoint = f"{host()}{own}.s3"
-    if _is_relative(url):
+    if _is_relative(url) or (remote.in_folder and not _left_the_folder(remote, url)):
         return remote
     shared = remote.shared or "://" in url
     return replace(remote, dvc_url=url, endpoint=endpoint, shared=shared)
@@ -183,6 +184,13 @@ def _remote_section(name: str) -> str:
     if '"' in name:
         raise UsageError(f"{CONFIG} names a remote {name}", "give it a name without quotes")
     return f'remote "{name}"'
+
+
+def _left_the_folder(remote: Remote, url: str) -> bool:
+    """Say whether a folder's data are elsewhere, and not just under its path of another day."""
+    if "://" in url:
+        return True
+    return Path(url).is_dir() and not any(Path(remote.dvc_url).glob("files/md5/*"))
 
 
 def _is_relative(url: str) -> bool:
