@@ -26,11 +26,11 @@ def data(tmp_path):
 def test_the_command_itself(server, commands, data, tmp_path):
     """As processes of their own: exit codes, what is printed, and nothing else on stderr."""
     done = commands.run("push", "--dataset", data, "--create", "--debug")
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, done.errors) == (0, [])
     assert "2 new and 0 known runs" in done.out
     url = f"{server.url}/{NAME}"
     pulled = commands.run("pull", url, "--dataset", tmp_path / "copy", "--debug")
-    assert (pulled.code, pulled.err) == (0, "")
+    assert (pulled.code, pulled.errors) == (0, [])
     assert runs_of(tmp_path / "copy") == runs_of(data)
     # The settings let others use plain DVC on what was pulled.
     settings = (tmp_path / "copy" / ".dvc" / "config").read_text(encoding="utf-8")
@@ -39,7 +39,7 @@ def test_the_command_itself(server, commands, data, tmp_path):
     refused = commands.run("pull", "--dataset", data, DAGSHUB_USER_TOKEN=standin.WRONG)
     assert refused.code == 3
     assert "refused the token" in refused.err
-    assert len(refused.err.splitlines()) == 1
+    assert len(refused.errors) == 1
 
 
 def test_the_repository_is_made_only_when_asked(server, commands, data):
@@ -108,5 +108,5 @@ def test_an_address_that_is_not_the_configured_host_gets_no_token(server, comman
         ):  # fmt: skip
             done = commands.call(*words)
             assert done.code == 2, done
-            assert len(done.err.splitlines()) == 1
+            assert len(done.errors) == 1
     assert "authorization" not in foreign.text.lower()

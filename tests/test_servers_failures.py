@@ -23,7 +23,7 @@ RATE = 15  # objects per second: slow enough to step in between two of them
 def assert_whole(commands, place, data, copy):
     """The remote has every object right, and a pull brings every file."""
     done = commands.call("verify", data, "--remote", "--deep")
-    assert (done.code, done.err) == (0, ""), done
+    assert (done.code, done.errors) == (0, []), done
     done = commands.call("pull", place.url, "--dataset", copy)
     assert done.code == 0, done
     assert runs_of(copy) == runs_of(data)
@@ -56,7 +56,7 @@ def test_no_server(place, commands, tmp_path):
         done = commands.call(*words)
         assert done.code == 4, done
         assert "cannot be reached" in done.out + done.err
-        assert len(done.err.splitlines()) <= 1
+        assert len(done.errors) <= 1
     place.server.start()
     assert commands.call("push", "--dataset", data).code == 0
 
@@ -128,7 +128,7 @@ def test_a_server_that_takes_only_small_files(place, commands, tmp_path):
     place.restart(max_body="3k")
     done = commands.call("push", *place.target, "--dataset", data)
     assert done.code == 1, done
-    assert len(done.err.splitlines()) == 1
+    assert len(done.errors) == 1
     assert "413" in done.err or ".parquet" in done.err or "run.json" in done.err
     sizes = [len(content) for content in stored(place).values()]
     assert sizes
@@ -148,7 +148,7 @@ def test_git_refuses_after_the_data_were_sent(place, commands, tmp_path):
     place.server.refuse_next_push(NAME)
     done = commands.call("push", "--dataset", data)
     assert done.code in {1, 4}, done
-    assert len(done.err.splitlines()) == 1
+    assert len(done.errors) == 1
     assert run_git(data, "ls-remote", str(place.repository)) == before
     objects = place.store.names()
     done = commands.call("push", "--dataset", data)

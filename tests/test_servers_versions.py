@@ -96,7 +96,7 @@ def test_a_second_push_sends_nothing(published, commands):
 
 def test_the_remote_is_found_whole(published, commands):
     done = commands.call("verify", published.data, "--remote", "--deep")
-    assert (done.code, done.err) == (0, "")
+    assert (done.code, done.errors) == (0, [])
 
 
 def test_a_folder_beside_needs_neither_token_nor_server(server, commands, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from tests.servers.watcher import Watch
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "data_version.py"
+_PROGRESS = re.compile(r"\w+: \d+ of \d+")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,11 @@ class Done:
     code: int
     out: str
     err: str
+
+    @property
+    def errors(self) -> list[str]:
+        """The lines on stderr that are no progress; a slow machine says how far it is."""
+        return [line for line in self.err.splitlines() if not _PROGRESS.match(line)]
 
 
 class Commands:

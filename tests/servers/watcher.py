@@ -118,7 +118,7 @@ class Watch(logging.Handler):
         """Look at what a command printed."""
         for text in texts:
             raw = text.encode(errors="surrogateescape") if isinstance(text, str) else text
-            self.counts["outputs"] += raw is not None
+            self.counts["outputs of commands"] += raw is not None
             self._note(where, raw or b"")
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -157,7 +157,7 @@ class Watch(logging.Handler):
             return said
 
         def told(error: EdgejouleError, message: str, mend: str = "", *rest: Any) -> None:
-            self.counts["errors"] += 1
+            self.counts["errors of the project"] += 1
             self._note("the words of an error", f"{message}; {mend}".encode())
             begin(error, message, mend, *rest)
 
