@@ -49,7 +49,7 @@ def test_layers_and_runs_are_of_complete_runs_unless_one_is_asked_for(data: Data
     assert data.runs(frame="arrow")["run"].to_pylist() == ["lenet", "plain"]
     assert data.runs(incomplete=True, frame="arrow").num_rows == 3
     with pytest.raises(UsageError, match="cut is incomplete: killed"):
-        data.layers("cut")
+        data.layers("cut", frame="arrow")
     assert data.layers("cut", incomplete=True, frame="arrow").num_rows == len(LAYERS)
 
 
@@ -130,13 +130,13 @@ def test_engine_and_run_are_the_files(data: Dataset) -> None:
 
 def test_a_run_without_a_sensor_says_why_it_has_no_power(data: Dataset) -> None:
     with pytest.raises(MeasurementError, match=r"plain has no power\.parquet; .*power sensor"):
-        data.power("plain")
+        data.power("plain", frame="arrow")
     assert data.energy("plain", frame="arrow").num_rows == 0
 
 
 def test_an_unknown_run_is_refused(data: Dataset) -> None:
     with pytest.raises(UsageError, match=r"no run 'vgg'; it has cut, lenet, plain"):
-        data.durations("vgg")
+        data.durations("vgg", frame="arrow")
 
 
 def test_damage_is_refused_when_the_file_is_read(tmp_path: Path) -> None:
@@ -146,7 +146,7 @@ def test_damage_is_refused_when_the_file_is_read(tmp_path: Path) -> None:
     content[100] ^= 1
     path.write_bytes(bytes(content))
     with pytest.raises(MeasurementError, match=r"inferences\.parquet .* other bytes"):
-        data.inferences("lenet")
+        data.inferences("lenet", frame="arrow")
     assert data.durations("lenet", frame="arrow").num_rows == 18
 
 
