@@ -27,7 +27,15 @@ if TYPE_CHECKING:
 METADATA_KEY = b"edgejoule"
 ENERGY_KINDS = ("layer", "gap", "inference", "closure")
 TABLES = ("power", "inferences", "layers", "energy", "resources")
-JSON_FILES = {"run.json": "run", "idle.json": "idle", "engine.json": "engine"}
+JSON_FILES = {
+    "run.json": "run",
+    "idle.json": "idle",
+    "engine.json": "engine",
+    "measure.json": "measure",
+    "sampler.json": "sampler",
+    "calibration.json": "calibration",
+    "truth.json": "truth",
+}
 # The dataset's own files beside its runs.
 DATASET_FILES = {"dataset.json": "dataset", "idling_power.json": "idling_power"}
 
