@@ -146,8 +146,9 @@ def test_a_log_that_is_something_else(tmp_path):
 
 
 def test_a_log_of_nonsense_is_no_reading(tmp_path):
-    huge = "20241121-05:20:04.000001,999999999999.0,1.0\n"
-    write(tmp_path, "net/net_power_log.log", "a,b,c\n" * 3 + huge)
+    huge = "".join(f"20241121-05:20:04.000001,{v}\n" for v in ("999999999999.0,1.0", "1e9,1.0",
+                   "900000000.0,900000000.0"))  # fmt: skip
+    write(tmp_path, "net/net_power_log.log", "a,b,c\n" + huge)
     one = bring(tmp_path)
     assert (one.status, one.missing) == ("incomplete", ["net_power_log.log holds no reading"])
     assert any(note.startswith("4 lines of the power log are none") for note in one.notes)

@@ -261,6 +261,28 @@ def test_a_log_that_ends_too_early_gives_no_energy(tmp_path):
     accepted(done)
 
 
+def test_a_rail_that_gives_power_has_no_energy(tmp_path):
+    wrong_way = log_text([(n / 1000, 5000.0, -1000.0) for n in range(2001)])
+    done = bring(tmp_path, log=wrong_way)
+    assert run_of(done)["missing"] == [
+        "no energy: by the readings of in1 layer 0 takes -20 mJ of -50 mJ"
+    ]
+    path = done.dataset / "net" / "power.parquet"
+    assert set(pq.read_table(path)["raw"].to_pylist()) == {5000, -1000}
+    accepted(done)
+
+
+def test_inferences_of_no_length_have_no_energy(tmp_path):
+    lists = {"conv": [[0.0, stamp(1.010)], [4.0, stamp(1.030)]]}
+    done = bring(tmp_path, lists=lists, latencies=[])
+    assert run_of(done)["missing"] == ["no energy: 1 inferences take no time"]
+    accepted(done)
+    lists = {"conv": [[0.0, stamp(1.010)]]}
+    dataclasses.replace(Recording(), lists=lists, latencies=[]).write(tmp_path / "none")
+    done = import_folder(tmp_path / "none", tmp_path / "other", UTC)
+    assert "no inference takes any time" in done.runs[0].error
+
+
 def test_wrong_equal_and_torn_lines_are_counted(tmp_path):
     right = log_text([(n / 1000, 5000.0, 1000.0) for n in range(2001)]).splitlines(keepends=True)
     right.insert(7, right[6])

@@ -251,11 +251,17 @@ def _energy(
     if read.modelled:
         summary["energy"] = {"why": "when the inferences ran is not known"}
         return ["no energy: when the inferences ran is not known"]
+    if (profiled.duration_ns <= 0).any():
+        summary["energy"] = {"why": "an inference takes no time"}
+        return [f"no energy: {int((profiled.duration_ns <= 0).sum())} inferences take no time"]
     try:
         rows = attribution(power, profiled, sums, idle)
     except MeasurementError as error:
         summary["energy"] = {"why": error.message}
         return [f"no energy: {error.message}"]
+    if why := _impossible(rows):
+        summary["energy"] = {"why": why}
+        return [f"no energy: {why}"]
     names = [field.name for field in dataclasses.fields(EnergyRow)]
     columns = {name: [getattr(row, name) for row in rows] for name in names}
     write_table(folder / "energy.parquet", "energy", columns)
@@ -270,6 +276,18 @@ def _energy(
         **total,
     }
     return []
+
+
+def _impossible(rows: list[EnergyRow]) -> str:
+    """Say why these energies cannot be those of a network, empty if they can."""
+    whole = {row.rail: row.gross_mj for row in rows if row.kind == "inference"}
+    for row in rows:
+        if row.kind == "layer" and not 0.0 <= row.gross_mj <= whole[row.rail] * (1 + 1e-6):
+            return (
+                f"by the readings of {row.rail} layer {row.layer} takes {row.gross_mj:.3g} mJ of "
+                f"{whole[row.rail]:.3g} mJ"
+            )
+    return ""
 
 
 def _cold(read: Read, rails: tuple[str, ...]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from edgejoule.errors import MeasurementError
 _BLOCK = 1 << 22
 _LONGEST = 1 << 16  # bytes without a line end that are no line any more
 _LARGEST = 1e9  # mV and mA: a thousand kilovolts is no reading
+_MOST = 1e12  # mV x mA: nor is a megawatt, of which the product in millionths would not fit
 _LINE = re.compile(
     rb"^(\d{8}-\d\d:\d\d:\d\d\.\d{6}),(-?\d{1,12}(?:\.\d{1,17})?),(-?\d{1,12}(?:\.\d{1,17})?)\r?\n",
     re.MULTILINE,
@@ -118,7 +119,7 @@ def _columns(found: list[tuple[bytes, ...]]) -> tuple[np.ndarray, np.ndarray, np
         return np.empty(0, np.int64), np.empty(0), np.empty(0)
     stamps, volts, amps = zip(*found, strict=True)
     mv, ma = np.array(volts).astype(np.float64), np.array(amps).astype(np.float64)
-    if max(np.abs(mv).max(), np.abs(ma).max()) > _LARGEST:
+    if max(np.abs(mv).max(), np.abs(ma).max()) > _LARGEST or np.abs(mv * ma).max() > _MOST:
         raise ValueError
     return parse_stamps(b"".join(stamps)), mv, ma
 

@@ -120,6 +120,8 @@ def read_recording(recording: Recording, zone: Zone, said: Said) -> Read:
     end_ns = None if end_us is None or zero_us is None else (end_us - zero_us) * 1000
     spans = spans_of(end_ns, sums_ns, latency_ns)
     notes += spans.notes
+    if not (spans.end_ns - spans.start_ns).any():
+        raise MeasurementError(f"{recording.layer_times}: no inference takes any time")
     start_ns, stop_ns = spans.start_ns, spans.end_ns
     if start_ns[0] < 0 and zero_us is not None:
         # A first inference of more than a second: the axis begins before it.
