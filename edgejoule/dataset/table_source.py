@@ -164,7 +164,9 @@ def choose_runs(
         why = "; ".join(f"{name} is {reason}" for name, reason in left_out.items())
         raise UsageError(
             f"{dataset} has no complete run" + (f": {why}" if why else ""),
-            "measure or pull one first, or take incomplete ones, too" if why else "measure one",
+            "--allow-incomplete takes them (in Python incomplete=True)"
+            if why
+            else "measure or pull one",
         )
     return tuple(chosen), left_out
 
