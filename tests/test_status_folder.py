@@ -1,5 +1,6 @@
 """status: folder against version, version against the remote, and what it does not know."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -186,6 +187,28 @@ def test_an_old_version_and_runs_of_a_newer_one(data, remote):
     assert (found.version.branch, found.version.tags) == (None, ("data-1",))
     reseal(data / "d", board_id="another")
     assert states(status(data))["d"] == "new"
+
+
+def test_a_run_that_others_took_out(data):
+    note_here(data, {"b": hashlib.sha256((data / "b" / "run.json").read_bytes()).hexdigest()})
+    run_git(data, "rm", "--quiet", "b.dvc", "c.dvc")
+    run_git(data, "commit", "--quiet", "--message", "out")
+    found = status(data)
+    assert states(found) == {"a": "same", "b": "removed", "c": "new"}
+    reseal(data / "b", board_id="measured again")
+    assert states(status(data))["b"] == "new"
+
+
+@pytest.mark.parametrize("content", [b"{}", b"[]", b"\xff", b'{"files": 3}'])
+def test_a_version_with_a_run_that_is_none(data, content):
+    path = data / "a" / "run.json"
+    before = hashlib.sha256(path.read_bytes()).hexdigest()
+    path.write_bytes(content)
+    pointer = (data / "a.dvc").read_text(encoding="utf-8")
+    wanted = hashlib.sha256(content).hexdigest()
+    (data / "a.dvc").write_text(pointer.replace(before, wanted), encoding="utf-8")
+    run_git(data, "commit", "--quiet", "--all", "--message", "odd")
+    assert states(status(data))["a"] == "damaged"
 
 
 def test_a_folder_that_is_not_versioned_yet(tmp_path):

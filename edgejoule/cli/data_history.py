@@ -23,10 +23,11 @@ _VERSIONS = 20
 _UNITS = {"latency_ms": ("latency", "ms"), "energy_mj": ("energy", "mJ")}
 # State -> what it means and what to do.
 _ADVICE = {
-    "damaged": "its files are not those of its run.json: pull --run fetches it again",
+    "damaged": "its files are not those of its run.json: delete what is wrong, then pull --run",
     "changed": "another run than the version's: rename it, or push --allow-change",
     "vanished": "this folder had it: pull --run brings it back",
     "new": "not in the version yet: push sends it",
+    "removed": "others took it out of the version: push --run sends it all the same",
     "later": "of a newer version than the one shown",
 }
 
@@ -147,6 +148,8 @@ def _print_runs(found: Status) -> None:
     how = "every file hashed" if found.full else "run.json hashed; --full hashes every file"
     _print_item("same", f"{_runs(len(same))}{_marked(same)} ({how})")
     states = {run.state for run in found.runs}
+    if states & _ADVICE.keys():
+        print()
     for state, advice in _ADVICE.items():
         if state in states:
             _print_item(state, advice)
