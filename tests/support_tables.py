@@ -84,6 +84,7 @@ def build(
     layers: Sequence[Mapping[str, Any]] = LAYERS,
     times_ms: Sequence[Sequence[float]] | None = None,
     energy: Sequence[Mapping[str, Any]] | None = None,
+    idle: Sequence[Mapping[str, Any]] | None = None,
     config: Mapping[str, Any] | None = None,
     run: Mapping[str, Any] | None = None,
     **plan: Any,
@@ -96,6 +97,7 @@ def build(
         layers: `layers` of its engine.json.
         times_ms: Duration of each layer in each profiled inference; None: the plan's.
         energy: Rows of its energy.parquet; None: 5 W split by time, on each rail of the plan.
+        idle: Its idle.json; None: a loaded baseline of 1 W on each rail.
         config: Replaces fields of its configuration.
         run: Replaces fields of its run.json.
         plan: Fields of `Plan`; one rail unless said otherwise.
@@ -111,6 +113,8 @@ def build(
         write_layers(partial, times_ms)
     if energy is not None:
         write_energy(partial, energy)
+    if idle is not None:
+        (partial / "idle.json").write_bytes(canonical_json(list(idle)))
     document = support_dataset.run_of(planned)
     document["config"] = {**document["config"], **(config or {})}
     return finish(partial, {**document, **(run or {})}, name)

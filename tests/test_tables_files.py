@@ -22,7 +22,7 @@ from edgejoule.dataset.run_columns import energy_table_schema, run_table_schema
 from edgejoule.dataset.schema import METADATA_KEY
 from edgejoule.dataset.table_files import default_folder, write_tables
 from edgejoule.files import files_below, sha256_of
-from tests.support_tables import LAYERS, build, tensor
+from tests.support_tables import LAYERS, build, energy_row, tensor
 
 DOC = Path(__file__).resolve().parent.parent / "docs/Modelling.md"
 SCHEMAS = {
@@ -221,6 +221,25 @@ def test_what_has_no_place_in_the_classic_tables_is_counted(tmp_path: Path) -> N
     assert tables["lenet"]["pooling"].num_rows == 1
     (row,) = tables["lenet"]["convolutional"].to_pylist()
     assert (row["input_size_0"], row["power"], row["kernel_0"]) == (None, None, 5)
+
+
+def test_without_a_loaded_baseline_classic_power_is_above_the_cold_one(tmp_path: Path) -> None:
+    rows = [energy_row("proportional", "total", k, gross_mj=2.0) for k in range(3)]
+    rows.append(energy_row("proportional", "total", None))
+    said: list[str] = []
+    for name, kind in (("cold", "cold"), ("none", "sampler")):
+        idle = [{"kind": kind, "when": "before", "rails": {"total": {"mean_mw": mean_mw}}}
+                for mean_mw in (1400.0, 1600.0)]  # fmt: skip
+        build(tmp_path / "raw_data", name, energy=rows, idle=idle)
+    write_tables(tmp_path / "raw_data", classic=True, say=said.append)
+    assert said == [
+        "cold has no loaded baseline: its power in the classic tables is above its cold baseline",
+        "none has no loaded baseline: its power in the classic tables is unknown",
+    ]
+    table = table_at(tmp_path / "raw_data-tables", "classic/pooling").to_pylist()
+    # 2 mJ in 0.3 ms are 6666.7 mW, of which 1500 mW are idle.
+    assert table[0]["power"] == pytest.approx((2e6 / 0.3) - 1.5e6, rel=1e-6)
+    assert table[1]["power"] is None
 
 
 def test_the_same_runs_give_the_same_bytes(written: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 from edgejoule.dataset.layer_columns import schema_of
+from edgejoule.dataset.table_source import SourceRun, finite, part
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -38,11 +39,34 @@ def classic_schema(kind: str) -> pa.Schema:
     return schema_of(CLASSIC_COLUMNS[kind], ("layer_name",))
 
 
-def classic_tables(layers: pa.Table) -> tuple[dict[str, dict[str, pa.Table]], dict[str, int]]:
+def cold_idle_mw(one: SourceRun, rail: str | None) -> float | None:
+    """Return the mean of a run's cold baselines on a rail, None where there is none.
+
+    Raises:
+        MeasurementError: `idle.json` is damaged.
+    """
+    from edgejoule.files import read_json
+
+    if rail is None or not one.has("idle.json"):
+        return None
+    found = [
+        finite(part(item, "rails", rail, "mean_mw"))
+        for item in read_json(one.checked("idle.json"))
+        if item["kind"] == "cold"
+    ]
+    known = [mean_mw for mean_mw in found if mean_mw is not None]
+    return sum(known) / len(known) if known else None
+
+
+def classic_tables(
+    layers: pa.Table, cold_mw: Mapping[str, float | None] | None = None
+) -> tuple[dict[str, dict[str, pa.Table]], dict[str, int]]:
     """Sort the layers of a tidy table into the classic three.
 
     Args:
         layers: As `layer_table` returns it.
+        cold_mw: Run -> cold baseline, for runs that have no loaded one: what an imported run's
+            power is above, as it was in the older pipeline.
 
     Returns:
         Run -> kind -> table (a run's kinds are always all three, empty where it has none), and per
@@ -57,7 +81,7 @@ def classic_tables(layers: pa.Table) -> tuple[dict[str, dict[str, pa.Table]], di
         kind = classic_kind(layer)
         if kind is None:
             continue
-        row = _row(kind, layer)
+        row = _row(kind, layer, (cold_mw or {}).get(layer["run"]))
         if row is None:
             left_out[kind] += 1
         else:
@@ -86,9 +110,11 @@ def classic_kind(layer: Mapping[str, Any]) -> str | None:
     return "dense" if operation == "dense" else None
 
 
-def _row(kind: str, layer: Mapping[str, Any]) -> dict[str, Any] | None:
+def _row(kind: str, layer: Mapping[str, Any], cold_mw: float | None) -> dict[str, Any] | None:
     """Return a row, None for tensors that the classic columns have no place for."""
-    dynamic_mw = layer["power_dynamic_mw"]
+    dynamic_mw, gross_mw = layer["power_dynamic_mw"], layer["power_gross_mw"]
+    if dynamic_mw is None and gross_mw is not None and cold_mw is not None:
+        dynamic_mw = gross_mw - cold_mw
     row = {
         "batch_size": layer["batch_size"],
         "power": None if dynamic_mw is None else dynamic_mw * _MICROWATTS_PER_MILLIWATT,

@@ -224,7 +224,7 @@ _CLASSIC: Mapping[str, Meaning] = {
     **{f"output_size_{i}": ("", _UNKNOWN, f"{axis} of the output") for i, axis in enumerate(_AXES)},
     "input_size": ("", _UNKNOWN, "product of all dimensions of the input, the batch included"),
     "output_size": ("", _UNKNOWN, "product of all dimensions of the output, the batch included"),
-    "power": ("uW", "no energy of this layer", "power_dynamic_mw in microwatts: above idle"),
+    "power": ("uW", "no energy, or no baseline", "power above idle in microwatts"),
     "runtime": ("ms", "no whole inference", "runtime_ms"),
     "layer_name": ("", "", _LAYER["layer_name"][2]),
 }

@@ -25,13 +25,14 @@ from edgejoule.dataset.classic_tables import (
     CLASSIC_TABLE_VERSION,
     classic_schema,
     classic_tables,
+    cold_idle_mw,
 )
 from edgejoule.dataset.column_meanings import columns_of
 from edgejoule.dataset.layer_columns import LAYER_TABLE_VERSION
 from edgejoule.dataset.layer_table import table_of_runs
 from edgejoule.dataset.run_columns import ENERGY_TABLE_VERSION, RUN_TABLE_VERSION
 from edgejoule.dataset.run_table import energy_table, run_table
-from edgejoule.dataset.table_source import Say, choose_runs, dataset_facts
+from edgejoule.dataset.table_source import Say, SourceRun, choose_runs, dataset_facts
 from edgejoule.errors import EdgejouleError, UsageError
 from edgejoule.files import disk_error, files_below, sha256_of, sync_file, sync_folder, write_json
 
@@ -117,7 +118,7 @@ def write_tables(
         "energy": energy_table(chosen, facts),
     }
     if classic:
-        tables |= _classic(layers, say)
+        tables |= _classic(layers, chosen, say)
     about = {
         "edgejoule_version": __version__,
         "dataset": facts,
@@ -129,10 +130,10 @@ def write_tables(
     return Written(folder, rows, tuple(one.name for one in chosen))
 
 
-def _classic(layers: pa.Table, say: Say) -> dict[str, pa.Table]:
+def _classic(layers: pa.Table, runs: Sequence[SourceRun], say: Say) -> dict[str, pa.Table]:
     import pyarrow as pa
 
-    of_runs, left_out = classic_tables(layers)
+    of_runs, left_out = classic_tables(layers, _cold(layers, runs, say))
     for kind, count in left_out.items():
         if count:
             say(f"{count} {kind} layers are not in the classic tables: not of four dimensions")
@@ -145,6 +146,23 @@ def _classic(layers: pa.Table, say: Say) -> dict[str, pa.Table]:
     for run, kinds in of_runs.items():
         tables |= {f"{CLASSIC}/{run}/{kind}": table for kind, table in kinds.items()}
     return tables
+
+
+def _cold(layers: pa.Table, runs: Sequence[SourceRun], say: Say) -> dict[str, float | None]:
+    """Return the cold baseline of each run that has energy and no loaded baseline."""
+    names = ("run", "energy_rail", "energy_dynamic_mj")
+    columns = [layers[name].to_pylist() for name in names]
+    rails = {run: rail for run, rail, _ in zip(*columns, strict=True) if rail is not None}
+    loaded = {run for run, _, dynamic_mj in zip(*columns, strict=True) if dynamic_mj is not None}
+    cold = {
+        one.name: cold_idle_mw(one, rails[one.name])
+        for one in runs
+        if one.name in rails and one.name not in loaded
+    }
+    for name, mean_mw in cold.items():
+        above = "unknown" if mean_mw is None else "above its cold baseline"
+        say(f"{name} has no loaded baseline: its power in the classic tables is {above}")
+    return cold
 
 
 def check_folder(folder: Path) -> None:
