@@ -87,7 +87,12 @@ def opened(dataset: Path, remote: Remote | None = None, token: str | None = None
     dataset = dataset.resolve()
     config: dict[str, Any] = {
         # Its own place for DVC's index: a shared one needs rights to a system folder.
-        "core": {"analytics": False, "site_cache_dir": str(dataset / ".dvc" / "tmp" / "site")},
+        # Nothing is staged by DVC, either: what is committed is added at the end.
+        "core": {
+            "analytics": False,
+            "autostage": False,
+            "site_cache_dir": str(dataset / ".dvc" / "tmp" / "site"),
+        },
     }
     if remote is not None:
         config["remote"] = {REMOTE_NAME: _remote_config(dataset, remote, token)}
@@ -108,10 +113,17 @@ def opened(dataset: Path, remote: Remote | None = None, token: str | None = None
             repo.close()
 
 
-def add_run(repo: Any, run: str, meta: Mapping[str, Any]) -> None:
-    """Take a run into DVC's cache and write its pointer, with `meta` in it."""
-    for stage in repo.add([str(Path(repo.root_dir) / run)]):
-        stage.meta = {"edgejoule": dict(meta)}
+def add_runs(repo: Any, metas: Mapping[str, Mapping[str, Any]]) -> None:
+    """Take runs into DVC's cache and write their pointers.
+
+    Args:
+        repo: The DVC repository.
+        metas: Run -> what its pointer says of it.
+    """
+    root = Path(repo.root_dir)
+    for stage in repo.add([str(root / run) for run in metas]):
+        run = Path(stage.outs[0].fs_path).name
+        stage.meta = {"edgejoule": dict(metas[run])}
         stage.dump()
 
 

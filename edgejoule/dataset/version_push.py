@@ -8,7 +8,7 @@ that was cut short is run again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,9 @@ from edgejoule.files import disk_errors, sha256_of
 from edgejoule.report.progress import Progress
 
 Say = Callable[[str], None]
+
+_ADDED_AT_ONCE = 20
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -216,9 +219,7 @@ def _send_data(
     if not plan.sent:
         return 0, 0
     with dvc.opened(dataset, remote, token) as repo:
-        for run in plan.new:
-            say(f"adding {run}")
-            _add(repo, dataset, run, version.get(run), allow_change=allow_change)
+        _add(repo, dataset, plan.new, version, allow_change=allow_change, say=say, show=progress)
         objects: dict[str, StoredObject] = {}
         for run in plan.sent:
             objects.update((item.oid, item) for item in _objects(repo, dataset, run))
@@ -236,21 +237,40 @@ def _send_data(
         return len(lacking), len(every)
 
 
-def _add(repo: Any, dataset: Path, run: str, before: Pointer | None, *, allow_change: bool) -> None:
-    """Add a run; a pointer of the version without our notes must come to the same.
+def _add(
+    repo: Any,
+    dataset: Path,
+    runs: Sequence[str],
+    version: Mapping[str, Pointer],
+    *,
+    allow_change: bool,
+    say: Say,
+    show: Progress,
+) -> None:
+    """Add runs; a pointer of the version without our notes must come to the same.
 
     Raises:
         MeasurementError: It does not.
     """
-    dvc.add_run(repo, run, pointer_meta(dataset, run))
-    if before is None or before.run_json_sha256 is not None or allow_change:
-        return
-    now = read_pointer(run, dvc.pointer_of(dataset, run).read_text(encoding="utf-8"))
-    if now is None or now.oid != before.oid:
-        raise MeasurementError(
-            f"{run} is another run here than in the version",
-            "rename the one here; or push --allow-change to replace the version's",
+    if runs:
+        names = ", ".join(runs[:_NAMED]) + (
+            f" and {len(runs) - _NAMED} more" * (len(runs) > _NAMED)
         )
+        say(f"adding {names}")
+    for start in range(0, len(runs), _ADDED_AT_ONCE):
+        some = runs[start : start + _ADDED_AT_ONCE]
+        show.update("adding", start, len(runs))
+        dvc.add_runs(repo, {run: pointer_meta(dataset, run) for run in some})
+    for run in runs:
+        before = version.get(run)
+        if before is None or before.run_json_sha256 is not None or allow_change:
+            continue
+        now = read_pointer(run, dvc.pointer_of(dataset, run).read_text(encoding="utf-8"))
+        if now is None or now.oid != before.oid:
+            raise MeasurementError(
+                f"{run} is another run here than in the version",
+                "rename the one here; or push --allow-change to replace the version's",
+            )
 
 
 def _objects(repo: Any, dataset: Path, run: str) -> list[StoredObject]:
@@ -259,7 +279,7 @@ def _objects(repo: Any, dataset: Path, run: str) -> list[StoredObject]:
     try:
         return objects_of(repo, run)
     except MeasurementError:
-        dvc.add_run(repo, run, pointer_meta(dataset, run))
+        dvc.add_runs(repo, {run: pointer_meta(dataset, run)})
         return objects_of(repo, run)
 
 
