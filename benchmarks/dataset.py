@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Bytes and load time of one run: this project's format beside the older text layout.
 
-    python benchmarks/dataset.py [--quick] [--json] [--step-ns 1] [--folder DIR]
+    python benchmarks/dataset.py [--quick] [--json] [--rounds 5] [--step-ns 1] [--folder DIR]
 
 One synthetic but realistic recording, 30 000 inferences x 60 layers, goes into a run directory as
 every run does (record files, conversion, energies, seal), is verified, and is exported in the older
@@ -409,12 +409,13 @@ def main() -> int:
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead")
     parser.add_argument("--quick", action="store_true", help="3000 inferences, within a minute")
+    parser.add_argument("--rounds", type=int, default=5, help="default: %(default)s")
     parser.add_argument("--step-ns", type=int, default=1, help="the profiler's clock (default: 1)")
     parser.add_argument("--folder", type=Path, help="where to write (default: a temporary folder)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="edgejoule-", dir=arguments.folder) as folder:
-        sizes = (3_000, 5) if arguments.quick else (30_000, 5)
-        found = measure(Path(folder), *sizes, arguments.step_ns)
+        inferences = 3_000 if arguments.quick else 30_000
+        found = measure(Path(folder), inferences, arguments.rounds, arguments.step_ns)
     print(json.dumps(found) if arguments.json else report(found))
     return int(found["times_smaller"] < SMALLER or found["times_faster"] < FASTER)
 

@@ -29,6 +29,7 @@ _LINE = re.compile(r"(?P<lead>(?: {4}|  |- |))(?P<key>[a-z0-9_]+):(?P<rest>| | (
 _FOLDED = re.compile(r" {6}(\S+)")
 _QUOTED = re.compile(r"(['\"]?)([^'\"]+)\1")
 _SECTIONS = {"outs": "", "meta": "meta", "edgejoule": "edgejoule"}
+_NAMED = 8
 _BLOCK = 1 << 20
 
 
@@ -59,14 +60,21 @@ def check_version(dataset: Path, reports: Mapping[str, RunReport]) -> list[Findi
     committed = _committed(dataset, findings)
     names = sorted(path.name for path in dataset.glob("*.dvc") if path.is_file())
     vanished = _vanished(dataset) if committed.blobs is not None else set()
+    absent = []
     for name in names:
         run = name[: -len(".dvc")]
         text = (dataset / name).read_bytes()
-        findings += _check_pointer(dataset, name, text, reports.get(run), committed)
-        if run not in reports:
-            gone = Finding(name, f"its run was here and is gone (pull --run {run} brings it back)")
-            absent = Finding(name, f"its run is not here (pull --run {run} brings it)", NOTE)
-            findings.append(gone if run in vanished else absent)
+        found = _check_pointer(dataset, name, text, reports.get(run), committed)
+        findings += found
+        if run in reports:
+            continue
+        if run in vanished:
+            problem = f"its run was here and is gone (pull --run {run} brings it back)"
+            findings.append(Finding(name, problem))
+        elif not found:
+            absent.append(run)
+    if absent:
+        findings.append(Finding(*_absent_line(absent), NOTE))
     for name in sorted(committed.blobs or ()):
         file = dataset / name
         if not file.is_file():
@@ -77,6 +85,15 @@ def check_version(dataset: Path, reports: Mapping[str, RunReport]) -> list[Findi
             problem = f"differs from the last version; {_bring_back(name)}"
             findings.append(Finding(name, problem, **kind))
     return findings
+
+
+def _absent_line(runs: list[str]) -> tuple[str, str]:
+    """Return where and what: one line, however many runs of the version were not pulled."""
+    if len(runs) == 1:
+        return f"{runs[0]}.dvc", f"its run is not here (pull --run {runs[0]} brings it)"
+    named = ", ".join(runs[:_NAMED])
+    more = f" and {len(runs) - _NAMED} more" if len(runs) > _NAMED else ""
+    return "*.dvc", f"{len(runs)} runs of the version are not here: {named}{more}; pull brings them"
 
 
 def _check_pointer(

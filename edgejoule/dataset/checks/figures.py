@@ -94,10 +94,12 @@ def check_totals(
     if energy is None or profiled is None or not len(profiled["index"]):
         return findings
     beside = {"idle.json", "measure.json"} & set(run["files"])  # what the split rests on as well
-    split = sums if recomputed(run) and beside <= sound else None
+    # A run that was cut short may have energies of before a file was lost.
+    whole = recomputed(run) and run["status"] == "complete"
+    split = sums if whole and beside <= sound else None
     held_ns = _held_ns(path, len(profiled["index"]), sound, findings)
     missing = set(power.rails) - {row["rail"] for row in energy}
-    if recomputed(run) and missing:
+    if whole and missing:
         problem = f"lacks rail {sorted(missing)[0]}, which the trace has"
         findings.append(Finding("energy.parquet", problem))
     for rail in dict.fromkeys(row["rail"] for row in energy):
