@@ -12,11 +12,10 @@ import pytest
 
 from edgejoule.dataset.older_import import Imported, import_folder
 from edgejoule.dataset.older_import_run import Said
-from edgejoule.dataset.older_times import zone_of
+from edgejoule.dataset.older_times import Zone, zone_of
 from edgejoule.dataset.schema import read_metadata
 from edgejoule.dataset.verify import verify
-from edgejoule.errors import UsageError
-from tests.support_older import BASE, CONV, LAYERS, Recording, log_text, stamp
+from tests.support_older import BASE, CONV, LAYERS, Berlin, Recording, log_text, stamp
 
 UTC = zone_of("UTC")
 FIXTURES = Path(__file__).resolve().parent.parent.parent / "shared" / "fixtures" / "torch_trt"
@@ -324,17 +323,12 @@ def test_a_clock_set_back_between_two_inferences(tmp_path):
 
 
 def test_local_times_of_a_zone_with_summer_time(tmp_path):
-    from zoneinfo import ZoneInfo
-
-    try:
-        zone = zone_of("Europe/Berlin")
-    except UsageError:
-        pytest.skip("no time zones on this machine")
     Recording().write(tmp_path / "old")
-    done = import_folder(tmp_path / "old", tmp_path / "ds", zone)
+    done = import_folder(tmp_path / "old", tmp_path / "ds", Zone("Berlin", Berlin()))
     wall_ns = run_of(done)["clock"]["wall_anchor"]["wall_ns"]
-    assert wall_ns == (int(BASE.replace(tzinfo=ZoneInfo("Europe/Berlin")).timestamp()) - 1) * 10**9
-    assert "taken as those of Europe/Berlin" in notes_of(done)
+    assert wall_ns == (int(BASE.replace(tzinfo=Berlin()).timestamp()) - 1) * 10**9
+    assert wall_ns == (WALL_S - 3600 - 1) * 10**9
+    assert "taken as those of Berlin" in notes_of(done)
 
 
 def test_a_layer_that_runs_twice_under_one_name(tmp_path):
