@@ -26,11 +26,14 @@ def recording() -> Iterator[Recorder]:
     """Run the server until the block ends; it answers 404 to everything."""
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # so that whoever waits for leave to send its body gets it
+
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             recorder.requests.append(f"{self.requestline}\n{self.headers}{body.decode('latin-1')}")
             self.send_response(404)
             self.send_header("Content-Length", "0")
+            self.send_header("Connection", "close")
             self.end_headers()
 
         do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = do_PROPFIND = answer  # noqa: N815
