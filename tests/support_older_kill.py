@@ -7,13 +7,22 @@ The recording lies in FOLDER/old, repetition n imports it into FOLDER/<n>.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import ijson  # noqa: F401 (what an import loads is loaded once, before the forks)
+import jsonschema  # noqa: F401
+
+import edgejoule.inference.trt.describe
+import edgejoule.power.boards  # noqa: F401
 from edgejoule.dataset.older_import import import_folder
 from edgejoule.dataset.older_times import zone_of
 from tests.support_dataset_kill import MODES, main
+
+with contextlib.suppress(ImportError):  # pyarrow loads it where it is
+    import pandas  # noqa: F401
 
 
 def prepare_import(dataset: Path) -> Callable[[], object]:

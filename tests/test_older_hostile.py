@@ -244,6 +244,7 @@ def test_again_it_is_known_and_another_of_its_name_is_refused(tmp_path):
     assert (tmp_path / "ds" / "net" / "run.json").read_bytes() == before
 
 
+@pytest.mark.once("long, and an import is the same in every Python")
 @pytest.mark.skipif(sys.platform == "win32", reason="nothing is killed so there")
 def test_killed_at_any_step_it_leaves_a_whole_run_or_none(tmp_path):
     Recording().write(tmp_path / "old")
