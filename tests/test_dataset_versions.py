@@ -4,13 +4,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("dvc")
 
+from edgejoule.cli.data_version import main
 from edgejoule.dataset import dvc_adapter
 from edgejoule.dataset.git import run_git
 from edgejoule.dataset.remotes import Remote, folder_remote
@@ -359,26 +359,23 @@ def test_where_to(data, tmp_path, monkeypatch):
     assert configured_remote(data) == folder_remote(tmp_path / "disk")
 
 
-def test_commands_say_what_they_did(data, tmp_path):
-    script = Path(__file__).resolve().parent.parent / "data_version.py"
-
+def test_commands_say_what_they_did(data, tmp_path, capsys):
     def call(*arguments):
-        return subprocess.run(
-            [sys.executable, str(script), *map(str, arguments)],
-            capture_output=True, text=True, check=False, cwd=tmp_path,
-        )  # fmt: skip
+        code = main([str(argument) for argument in arguments])
+        return (code, *capsys.readouterr())
 
-    assert "is now its own" in call("init", data).stdout
-    assert "already is its own" in call("init", data).stdout
-    done = call("push", "--dataset", data)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "2 new and 0 known runs" in done.stdout
-    done = call("pull", tmp_path / "data-remote", "--dataset", "copy", "--run", "b")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "1 runs of version" in done.stdout
-    done = call("push", "https://elsewhere.example/a/b", "--dataset", data)
-    assert done.returncode == 2
-    assert "is not on the configured host" in done.stderr
-    done = call("pull", "nowhere", "--dataset", "copy2")
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert json.loads(call("verify", "copy", "--json").stdout)["ok"] is True
+    assert "is now its own" in call("init", data)[1]
+    assert "already is its own" in call("init", data)[1]
+    code, out, err = call("push", "--dataset", data)
+    assert (code, err) == (0, "")
+    assert "2 new and 0 known runs" in out
+    copy = tmp_path / "copy"
+    code, out, err = call("pull", tmp_path / "data-remote", "--dataset", copy, "--run", "b")
+    assert (code, err) == (0, "")
+    assert "1 runs of version data-1" in out
+    code, out, err = call("push", "https://elsewhere.example/a/b", "--dataset", data)
+    assert code == 2
+    assert "is not on the configured host" in err
+    code, out, err = call("pull", tmp_path / "nowhere", "--dataset", tmp_path / "copy2")
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert json.loads(call("verify", copy, "--json")[1])["ok"] is True

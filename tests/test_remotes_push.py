@@ -220,7 +220,8 @@ def test_one_push_at_a_time_in_a_folder(data):
     assert do_push(data).known == ("a", "b")
 
 
-def test_two_folders_push_at_once(data, remote, tmp_path, monkeypatch):
+@pytest.mark.once("two processes that import DVC")
+def test_two_folders_push_at_once(data, remote, tmp_path):
     do_pull(tmp_path / "other", remote)
     build_run(data, model="c")
     build_run(tmp_path / "other", model="d")

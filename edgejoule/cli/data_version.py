@@ -22,6 +22,8 @@ examples:
                                                   to your repository edgejoule-raw-data, made first
   DAGSHUB_USER_TOKEN=... data_version.py pull https://dagshub.com/OWNER/NAME --dataset theirs
   data_version.py pull raw_data-remote --dataset copy --run resnet18
+  data_version.py push --owner rosa --name power --store s3
+                                                  large files in parts; --store s3://BUCKET/PATH
   data_version.py status raw_data                 what is new, changed or gone?
   data_version.py log raw_data                    the versions; diff data-1 data-2 compares two
   data_version.py verify raw_data --remote --deep is every object on the remote, and right?
@@ -33,6 +35,7 @@ environment:
   DAGSHUB_USER_TOKEN   the token; it is read from here alone, and written nowhere
   DAGSHUB_OWNER, DAGSHUB_REPO_NAME   as --owner and --name
   DAGSHUB_CLIENT_HOST  another host than https://dagshub.com
+  EDGEJOULE_STORE      as --store
   CREATE_REPO=1        as --create
 
 exit codes: 0 done and right; 1 data wrong or incomplete; 2 usage; 3 token refused; 4 no server
