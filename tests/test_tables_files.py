@@ -14,7 +14,12 @@ import pytest
 
 from edgejoule.cli.data_version import main
 from edgejoule.dataset import table_files
-from edgejoule.dataset.classic_tables import CLASSIC_COLUMNS, classic_schema, classic_tables
+from edgejoule.dataset.classic_tables import (
+    CLASSIC_COLUMNS,
+    classic_kind,
+    classic_schema,
+    classic_tables,
+)
 from edgejoule.dataset.column_meanings import Column, columns_of, table_names
 from edgejoule.dataset.layer_columns import layer_table_schema
 from edgejoule.dataset.layer_table import layer_table
@@ -359,3 +364,23 @@ def test_tables_of_a_versioned_dataset_name_its_commit(tmp_path: Path) -> None:
     assert facts["commit"] == (git_output(dataset, "rev-parse", "HEAD") or "").strip()
     assert facts["tags"] == ["data-1"]
     assert len(facts["commit"]) == 40
+
+
+@pytest.mark.parametrize(
+    ("layer_type", "operation", "kernel_0", "kind"),
+    [
+        ("CaskGemmConvolution", "convolution", 1, "dense"),
+        ("CaskConvolution", "convolution", 3, "convolutional"),
+        ("CaskPooling", "reduction", None, "pooling"),
+        ("FusedConv", "convolution", 1, "convolutional"),
+        ("Gemm", "dense", None, "dense"),
+        ("Reduce", "reduction", 7, "pooling"),
+        ("Reduce", "reduction", None, None),
+        ("Relu", "activation", None, None),
+    ],
+)
+def test_where_a_layer_of_the_classic_tables_goes(
+    layer_type: str, operation: str, kernel_0: int | None, kind: str | None
+) -> None:
+    layer = {"layer_type": layer_type, "operation": operation, "kernel_0": kernel_0}
+    assert classic_kind(layer) == kind

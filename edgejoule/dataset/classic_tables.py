@@ -31,6 +31,11 @@ CLASSIC_COLUMNS: dict[str, dict[str, str]] = {
     "pooling": {"batch_size": "int64", **_SIZES, **_WINDOW, **_STRIDE, **_TARGETS},
     "dense": {"batch_size": "int64", "input_size": "int64", "output_size": "int64", **_TARGETS},
 }  # fmt: skip
+_OLDER_TYPES = {
+    "CaskConvolution": "convolutional",
+    "CaskGemmConvolution": "dense",
+    "CaskPooling": "pooling",
+}
 _MICROWATTS_PER_MILLIWATT = 1e3
 
 
@@ -99,9 +104,13 @@ def classic_tables(
 def classic_kind(layer: Mapping[str, Any]) -> str | None:
     """Return which of the three a layer belongs to, None for any other.
 
-    By what it does, whatever the runtime calls it. A mean over a window, which TensorRT runs as a
-    pooling, is one.
+    TensorRT's types that the older tables were made from go where they went there. Any other layer
+    goes by what it does, whatever the runtime calls it; a mean over a window, which TensorRT runs
+    as a pooling, is one.
     """
+    by_type = _OLDER_TYPES.get(layer["layer_type"])
+    if by_type is not None:
+        return by_type
     operation = layer["operation"]
     if operation == "convolution":
         return "convolutional"

@@ -31,12 +31,23 @@ def section(run: RunTables) -> str:
     blocks = [f"## {markdown(run.name)}"]
     if run.marks:
         blocks.append("**" + markdown("; ".join(run.marks)) + "**")
-    notes = [*run.notes, *(f"missing: {text}" for text in run.missing)]
+    notes = [*run.notes, *(f"missing: {text}" for text in run.missing), *_imported(run)]
     if notes:
         blocks.append("\n".join(f"- {markdown(note)}" for note in notes))
     blocks += [_latency(run), _rate(run), _energy(run), _layers(run)]
     blocks += [_phases(run), _baselines(run), _conduct(run), _provenance(run)]
     return "\n\n".join(block for block in blocks if block)
+
+
+def _imported(run: RunTables) -> list[str]:
+    """What was decided about a run that comes from another layout; empty for one of our own."""
+    said = part(run.run, "imported")
+    if not said:
+        return []
+    times = {"callback": "taken from the profiler's callbacks", "modelled": "modelled"}
+    how = times.get(str(said.get("times")), "of unknown origin")
+    layout = f"imported from the layout {said.get('layout')}: the times of inferences are {how}"
+    return [layout, *texts(said.get("notes"))]
 
 
 def simulated_mark(run: RunTables) -> str:
@@ -91,10 +102,12 @@ def _energy(run: RunTables) -> str:
         for name in ("clean", "profiled")
         if part(figures, name)
     ]
-    for rail in rails:
-        figured = part(rails, rail, "clean")
-        if figured and rail != TOTAL:
-            rows.append(_energy_row("clean", rail, figured))
+    # An imported run has no clean pass.
+    shown = "clean" if any(part(rails, name, "clean") for name in rails) else "profiled"
+    for name in rails:
+        figured = part(rails, name, shown)
+        if figured and name != TOTAL and not (rows and shown == "profiled" and name == rail):
+            rows.append(_energy_row(shown, name, figured))
     if not rows:
         return f"Energy: none, {markdown(figures.get('why') or 'not recorded')}."
     mark = simulated_mark(run)
@@ -273,7 +286,7 @@ def _provenance(run: RunTables) -> str:
     text = "Provenance:\n\n" + "\n".join(lines)
     stored = texts(run.run.get("command"))
     command = shlex.join(["python", *stored]) if stored else repeat_command(run.config)
-    if command:
+    if command and not part(run.run, "imported"):
         text += f"\n\nTo repeat it:\n\n{fenced(command)}"
     return text
 
