@@ -100,8 +100,9 @@ def test_a_foreign_address_in_the_settings_of_a_version_gets_no_token(place, com
     assert_no_secret(foreign)
 
 
+@pytest.mark.parametrize("auth", ["    auth = basic\n", ""], ids=["basic", "none"])
 def test_a_foreign_store_in_a_version_that_somebody_pushed_gets_no_token(
-    server, commands, tmp_path
+    server, commands, tmp_path, auth
 ):
     """The settings come with what is pulled: here those of a repository on the configured host."""
     from edgejoule.dataset.git import run_git
@@ -112,7 +113,7 @@ def test_a_foreign_store_in_a_version_that_somebody_pushed_gets_no_token(
     with recording() as foreign:
         config = data / ".dvc" / "config"
         text = config.read_text(encoding="utf-8").replace(server.url, foreign.url)
-        text = text.replace(standin.USER, "mallory")
+        text = text.replace(standin.USER, "mallory").replace("    auth = basic\n", auth)
         assert foreign.url in text
         config.write_text(text, encoding="utf-8")
         run_git(data, "add", "--force", ".dvc/config")
@@ -121,8 +122,9 @@ def test_a_foreign_store_in_a_version_that_somebody_pushed_gets_no_token(
             data, "push", "--force", str(server.repository("rosa/edgejoule-raw-data")), "HEAD:main"
         )
         done = commands.call("pull", place.url, "--dataset", tmp_path / "copy")
-        assert done.code != 0
-        assert foreign.requests  # it was led there
+        assert done.code in {1, 2, 4}, done
+        assert len(done.errors) == 1
+        assert auth or foreign.requests  # it was led there
     assert_no_secret(foreign)
 
 
