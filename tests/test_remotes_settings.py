@@ -143,3 +143,34 @@ def test_what_the_user_set_for_a_store_is_used(tmp_path):
     found = local_section(tmp_path, "s3://bucket")
     assert found == {"url": "s3://bucket", "region": "eu-1", "profile": "mine"}
     assert local_section(tmp_path, "s3://other") == {"profile": "mine"}
+
+
+def test_the_token_is_a_header_that_a_redirect_loses(tmp_path):
+    from edgejoule.dataset.dagshub import basic_authorization
+    from edgejoule.dataset.dvc_adapter import _remote_config
+
+    remote = dagshub_remote("rosa", "power")
+    http = _remote_config(tmp_path, remote, "tok-6b1f")
+    assert "user" not in http  # the client would send that one to wherever a redirect leads
+    assert (http["auth"], http["password"]) == ("custom", basic_authorization("tok-6b1f"))
+    s3 = _remote_config(tmp_path, with_store(remote, "s3"), "tok-6b1f")
+    assert s3["access_key_id"] == s3["secret_access_key"] == "tok-6b1f"
+    for store in ("s3://bucket", "https://elsewhere.example/rosa/power.dvc", str(tmp_path)):
+        assert "tok-6b1f" not in str(
+            _remote_config(tmp_path, with_store(remote, store), "tok-6b1f")
+        )
+
+
+def test_a_foreign_store_without_a_user_is_asked_without_one(tmp_path):
+    from edgejoule.dataset.dvc_adapter import _remote_config
+
+    url = "https://elsewhere.example/rosa/power.dvc"
+    (tmp_path / ".dvc").mkdir()
+    section = f"['remote \"origin\"']\n    url = {url}\n    auth = basic\n"
+    (tmp_path / ".dvc" / "config").write_text(section)
+    remote = with_store(dagshub_remote("rosa", "power"), url)
+    assert "auth" not in _remote_config(tmp_path, remote, None)
+    (tmp_path / ".dvc" / "config.local").write_text(
+        "['remote \"origin\"']\n    user = rosa\n    password = geheim\n"
+    )
+    assert _remote_config(tmp_path, remote, None)["auth"] == "basic"

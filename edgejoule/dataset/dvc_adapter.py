@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgejoule.dataset.dagshub import TOKEN_VARIABLE, redact, user_of
+from edgejoule.dataset.dagshub import TOKEN_VARIABLE, basic_authorization, redact, user_of
 from edgejoule.dataset.remotes import Remote
 from edgejoule.dataset.stores import CONFIG, IN_MEMORY, local_section, safe_text
 from edgejoule.errors import EdgejouleError, MeasurementError, ServerError, TokenError, UsageError
@@ -163,11 +163,21 @@ def _remote_config(dataset: Path, remote: Remote, token: str | None) -> dict[str
         if token and remote.endpoint:
             own.update(access_key_id=token, secret_access_key=token)
         elif token:
-            own.update(auth="basic", user=token, password=token)
+            # As a header, and not as `auth = basic`: that one aiohttp would send again to wherever
+            # a redirect leads, while it takes a header off for another origin.
+            own.update(
+                auth="custom",
+                custom_auth_header="Authorization",
+                password=basic_authorization(token),
+            )
         return own
-    endpoint = {"endpointurl": remote.endpoint} if remote.endpoint else {}
     # A foreign store: what the user has set for it, and DVC's own ways to credentials.
-    return {**local_section(dataset, remote.dvc_url), **endpoint, "url": remote.dvc_url}
+    section: dict[str, Any] = dict(local_section(dataset, remote.dvc_url))
+    if section.get("auth") == "basic" and not section.get("user"):
+        del section["auth"]  # a store that wants a user says so itself
+    if remote.endpoint:
+        section["endpointurl"] = remote.endpoint
+    return {**section, "url": remote.dvc_url}
 
 
 def _repo_class() -> Any:
@@ -237,6 +247,8 @@ def _error_of(  # noqa: PLR0911 (one line per kind of failure)
     lacks = isinstance(error, ImportError) or type(error).__name__ == "RemoteMissingDepsError"
     if lacks and remote is not None and "://" in remote.dvc_url:
         return _lacking(remote.dvc_url.partition("://")[0])
+    if type(error).__name__ == "ConfigError" and remote is not None:
+        return UsageError(f"the store {remote.store}: {line}", _rights(remote))
     if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
         found = disk_error(Path(str(error.filename2 or error.filename)).parent, error)
         return type(found)(found.message, "mend that, then run this again")

@@ -242,7 +242,11 @@ def _callback(meter: Meter) -> Any:
 def _refusal(error: Exception, where: str) -> TokenError | ServerError | None:
     status = getattr(error, "status", None)
     if status in {401, 403}:
-        return TokenError(f"{where} refused the token (status {status})", "check its rights there")
+        return TokenError(
+            f"{where} refused access (status {status})",
+            "check what the token may do there; another store's credentials are DVC's: "
+            "dvc remote modify --local origin user ...",
+        )
     if isinstance(status, int) and status >= 400:
         return ServerError(f"{where} answers {status}", "run it again later")
     return None
