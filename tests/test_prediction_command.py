@@ -67,6 +67,8 @@ def test_a_run_is_predicted_beside_what_was_measured(
     totals = found["totals"]
     assert totals["latency_ms"]["value"] == pytest.approx(totals["latency_ms"]["measured"], rel=0.1)
     assert totals["gross_mw"]["value"] == pytest.approx(5000, rel=1e-6)
+    assert totals["gross_mw"]["measured"] == pytest.approx(5000, rel=1e-6)
+    assert totals["dynamic_mj"]["measured"] == pytest.approx(0.8 * totals["gross_mj"]["measured"])
     assert totals["latency_ms"]["low"] is None  # four networks give no 90 % interval
     notes = " ".join(found["notes"])
     assert "net1 is among the networks" in notes

@@ -28,7 +28,8 @@ class Described:
         rows: A row per layer: `layer`, `layer_name`, `layer_type`, `operation` and the FEATURES.
         notes: What a reader must know of how the layers were found.
         network: Its name in a dataset, for a run; else None.
-        measured: Of a run: `runtime_ms` (a list, null where unknown) and `latency_ms`.
+        measured: Of a run: `runtime_ms` (a list, null where unknown), `latency_ms`, and powers and
+            energies under the names of totals.
     """
 
     name: str
@@ -142,10 +143,26 @@ def _of_run(path: Path, model: Mapping[str, Any], batch: int | None) -> Describe
         measured = {
             "runtime_ms": [finite(float(one)) for one in times.mean_ms],
             "latency_ms": finite(part(run.run, "summary", "clean", "mean_ms")),
+            **_energies(run.run, model.get("rail")),
         }
     if run.network() in model["networks"]:
         notes.append(f"{run.network()} is among the networks that the model was learnt from")
     return Described(run.name, rows_of(layers), notes, run.network(), measured)
+
+
+def _energies(run: Mapping[str, Any], rail: str | None) -> dict[str, float]:
+    """Return power and energy of a run's clean pass on the rail that the model is for."""
+    from edgejoule.dataset.table_source import finite, part
+
+    latency = finite(part(run, "summary", "clean", "mean_ms"))
+    found: dict[str, float] = {}
+    if rail is None:
+        return found
+    for name in ("gross", "dynamic"):
+        mj = finite(part(run, "summary", "energy", "rails", rail, "clean", f"{name}_mj"))
+        if mj is not None and latency:
+            found |= {f"{name}_mj": mj, f"{name}_mw": mj / latency * 1e3}
+    return found
 
 
 # --- another batch --------------------------------------------------------------------------------
