@@ -42,8 +42,9 @@ tests() {
   local python="$1" which="${lane1} and $2" status=0
   measured "${python}" -m "${which} and not alone" -n auto --maxprocesses 8 --dist loadfile || status=1
   # Only the files that name the mark: collecting all of them takes as long as these tests.
-  # shellcheck disable=SC2046 # names of files without spaces
-  measured "${python}" -m "${which} and alone" $(grep -rl --include='test_*.py' 'mark\.alone' tests) || status=1
+  local files
+  mapfile -t files < <(grep -rl --include='test_*.py' 'mark\.alone' tests || true)
+  measured "${python}" -m "${which} and alone" "${files[@]}" || status=1
   return "${status}"
 }
 measured() {

@@ -63,9 +63,10 @@ lane() {
     return
   fi
   # Only the files that name the mark: collecting all of them imports torch and takes half a minute.
-  # shellcheck disable=SC2046 # names of files without spaces
-  EDGEJOULE_FORBID_SKIPS=1 "${EDGEJOULE_MADE_PYTHON}" -m pytest -m "$2" \
-    $(grep -rlE --include='test_*.py' "mark\.$2\>" tests) | tee -i "${output}"
+  local files
+  mapfile -t files < <(grep -rlE --include='test_*.py' "mark\.$2\>" tests || true)
+  EDGEJOULE_FORBID_SKIPS=1 "${EDGEJOULE_MADE_PYTHON}" -m pytest -m "$2" "${files[@]}" |
+    tee -i "${output}"
   [[ "${PIPESTATUS[0]}" == 0 ]] || failed+=("$2")
   tail -n 1 "${output}" >>"${summaries}"
   printf 'lane %s (%s): %d s\n' "$1" "$2" "$((SECONDS - begin))"
