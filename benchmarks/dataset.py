@@ -45,8 +45,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from edgejoule.config import RunConfig, defaults_of, identity_sha256  # noqa: E402
-from edgejoule.dataset.older_export import export  # noqa: E402
-from edgejoule.dataset.older_times import zone_of  # noqa: E402
+from edgejoule.dataset.older.exporting import export  # noqa: E402
+from edgejoule.dataset.older.times import zone_of  # noqa: E402
 from edgejoule.dataset.run_directory import (  # noqa: E402
     convert,
     create_partial,

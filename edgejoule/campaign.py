@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgejoule.dataset.dagshub import token_from_environment
-from edgejoule.dataset.token_pipe import token_pipe
+from edgejoule.dataset.versions.dagshub import token_from_environment
+from edgejoule.dataset.versions.token_pipe import token_pipe
 from edgejoule.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_WRONG, Interrupted, UsageError
 from edgejoule.knobs import Knobs
 from edgejoule.plan import Network

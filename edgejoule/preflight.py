@@ -15,8 +15,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from edgejoule.dataset.dagshub import token_from_environment
-from edgejoule.dataset.token_pipe import token_pipe
+from edgejoule.dataset.versions.dagshub import token_from_environment
+from edgejoule.dataset.versions.token_pipe import token_pipe
 from edgejoule.errors import EXIT_USAGE
 from edgejoule.knobs import Knobs
 from edgejoule.machine import describe_machine, in_container, power_modes

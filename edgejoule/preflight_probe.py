@@ -37,7 +37,7 @@ def probe_backend(name: str, dtype: str, forms: tuple[str, ...]) -> dict[str, ob
 
 def probe_server(owner: str, name: str) -> dict[str, object]:
     """Ask the dataset's server what the token may do."""
-    from edgejoule.dataset.dagshub import check_access
+    from edgejoule.dataset.versions.dagshub import check_access
 
     access = check_access(owner or None, name)
     return {

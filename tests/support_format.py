@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edgejoule.dataset.git import init_repository, run_git
 from edgejoule.dataset.run_directory import run_directories, seal_file
+from edgejoule.dataset.versions.git import init_repository, run_git
 from edgejoule.files import files_below, sha256_of, write_json
 from edgejoule.records import LAYERS, NULL_NS
 

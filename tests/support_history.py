@@ -11,8 +11,8 @@ import json
 import shutil
 from pathlib import Path
 
-from edgejoule.dataset.git import git_succeeds, init_repository, run_git
-from edgejoule.dataset.remotes import Remote, folder_remote
+from edgejoule.dataset.versions.git import git_succeeds, init_repository, run_git
+from edgejoule.dataset.versions.remotes import Remote, folder_remote
 from edgejoule.files import files_below
 
 

@@ -17,8 +17,8 @@ import jsonschema  # noqa: F401
 
 import edgejoule.inference.trt.describe
 import edgejoule.power.boards  # noqa: F401
-from edgejoule.dataset.older_import import import_folder
-from edgejoule.dataset.older_times import zone_of
+from edgejoule.dataset.older.importing import import_folder
+from edgejoule.dataset.older.times import zone_of
 from tests.support_dataset_kill import MODES, main
 
 with contextlib.suppress(ImportError):  # pyarrow loads it where it is

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgejoule.dataset.layer_features import layer_features
+from edgejoule.dataset.tables.layer_features import layer_features
 from edgejoule.prediction.fitting import Training, training_of
 from edgejoule.prediction.source import RunTotals
 from tests.support_dataset import Plan, build_run, reseal

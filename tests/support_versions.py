@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from edgejoule.dataset.versions import Pulled, Pushed, pull, push, resolve_remote
+from edgejoule.dataset.versions.commands import Pulled, Pushed, pull, push, resolve_remote
 from tests.support_dataset import build_run
 
 

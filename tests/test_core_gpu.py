@@ -13,7 +13,7 @@ import pytest
 
 from edgejoule import gpu_watch, invocation, resolving
 from edgejoule.config import RunConfig
-from edgejoule.dataset.versions import _unreal
+from edgejoule.dataset.versions.commands import _unreal
 from edgejoule.energy.trace import rail_powers
 from edgejoule.errors import MeasurementError, UsageError
 from edgejoule.experiment import Task, _keep_off, _see_gpu

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from edgejoule.dataset import dagshub
-from edgejoule.dataset.dagshub import (
+from edgejoule.dataset.versions import dagshub
+from edgejoule.dataset.versions.dagshub import (
     basic_authorization,
     check_access,
     create_repository,
@@ -16,8 +16,8 @@ from edgejoule.dataset.dagshub import (
     redact,
     user_of,
 )
-from edgejoule.dataset.git import PushRejectedError, _error, run_git
-from edgejoule.dataset.remotes import dagshub_remote, folder_remote, remote_from_url
+from edgejoule.dataset.versions.git import PushRejectedError, _error, run_git
+from edgejoule.dataset.versions.remotes import dagshub_remote, folder_remote, remote_from_url
 from edgejoule.errors import MeasurementError, ServerError, TokenError, UsageError
 
 TOKEN = "tok-6b1f"
@@ -190,7 +190,7 @@ def test_without_git(tmp_path, monkeypatch):
 def test_without_dvc(tmp_path, monkeypatch):
     import sys
 
-    from edgejoule.dataset.repository import init
+    from edgejoule.dataset.versions.repository import init
 
     monkeypatch.setitem(sys.modules, "dvc.repo", None)
     with pytest.raises(UsageError, match="DVC is not installed"):
@@ -199,7 +199,7 @@ def test_without_dvc(tmp_path, monkeypatch):
 
 
 def test_pointers_name_the_hash_of_their_run():
-    from edgejoule.dataset.dvc_adapter import pointer_sha256
+    from edgejoule.dataset.versions.dvc_adapter import pointer_sha256
 
     sha = "0" * 64
     for text in (f"  run_json_sha256: {sha}\n", f"  run_json_sha256:\n    '{sha}'\n"):

@@ -4,12 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-from edgejoule.dataset.token_pipe import PIPE_VARIABLE, token_pipe
+from edgejoule.dataset.versions.token_pipe import PIPE_VARIABLE, token_pipe
 from edgejoule.processes import child_environment
 
 ASK = """
 import os
-from edgejoule.dataset.dagshub import token_from_environment
+from edgejoule.dataset.versions.dagshub import token_from_environment
 print(token_from_environment(), token_from_environment())
 print(open(f"/proc/{os.getpid()}/environ").read().count("hush"))
 """

@@ -11,12 +11,12 @@ import pytest
 pytest.importorskip("dvc")
 
 from edgejoule.cli.data_version import main
-from edgejoule.dataset import dvc_adapter
-from edgejoule.dataset.git import run_git
-from edgejoule.dataset.remotes import Remote, folder_remote
-from edgejoule.dataset.repository import configured_remote, init
 from edgejoule.dataset.verify import verify_dataset
-from edgejoule.dataset.versions import pull, push, resolve_remote
+from edgejoule.dataset.versions import dvc_adapter
+from edgejoule.dataset.versions.commands import pull, push, resolve_remote
+from edgejoule.dataset.versions.git import run_git
+from edgejoule.dataset.versions.remotes import Remote, folder_remote
+from edgejoule.dataset.versions.repository import configured_remote, init
 from edgejoule.errors import MeasurementError, TokenError, UsageError
 from tests.support_dataset import build_run, reseal
 
@@ -108,7 +108,7 @@ def test_two_who_push_different_runs_both_get_in(data, tmp_path):
 
 
 def test_a_push_that_met_a_faster_one_joins_it(data, tmp_path, monkeypatch):
-    from edgejoule.dataset import version_push
+    from edgejoule.dataset.versions import pushing as version_push
 
     remote = do_push(data).remote
     do_pull(tmp_path / "fast", remote)
@@ -158,7 +158,7 @@ def test_a_damaged_run_is_not_pushed(data):
 
 
 def test_unreal_runs_stay_away_from_others_unless_forced(tmp_path):
-    from edgejoule.dataset.push_checks import choose
+    from edgejoule.dataset.versions.push_checks import choose
 
     data = tmp_path / "data"
     build_run(data, model="real")
@@ -236,7 +236,7 @@ def test_what_pull_brought_is_held_against_its_hashes(data, tmp_path, monkeypatc
 
 
 def test_an_interrupted_push_is_repeated(data, monkeypatch):
-    from edgejoule.dataset import version_push
+    from edgejoule.dataset.versions import pushing as version_push
 
     def interrupted(*_arguments):
         raise KeyboardInterrupt

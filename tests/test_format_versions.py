@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from edgejoule.dataset.layer_table import layer_table
 from edgejoule.dataset.run_directory import read_defaults
+from edgejoule.dataset.tables.layer_table import layer_table
 from edgejoule.dataset.verify import verify_dataset
 from edgejoule.report.write import gather, write_report
 

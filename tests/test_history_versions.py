@@ -7,10 +7,10 @@ import shutil
 import pytest
 
 from edgejoule.cli import data_version
-from edgejoule.dataset.git import run_git
-from edgejoule.dataset.history import compare, count_versions, log, resolve, tags_of
-from edgejoule.dataset.notes import forget_here, had_here, note_here
-from edgejoule.dataset.pointers import pointers_at, read_pointer
+from edgejoule.dataset.versions.git import run_git
+from edgejoule.dataset.versions.history import compare, count_versions, log, resolve, tags_of
+from edgejoule.dataset.versions.notes import forget_here, had_here, note_here
+from edgejoule.dataset.versions.pointers import pointers_at, read_pointer
 from edgejoule.errors import EXIT_USAGE, UsageError
 from tests.support_dataset import build_run, reseal
 from tests.support_history import commit_version, drop_run, make_repository

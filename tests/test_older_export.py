@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgejoule.dataset.older_export import export
-from edgejoule.dataset.older_times import zone_of
-from edgejoule.dataset.older_writing import unique_names, write_layer_times
+from edgejoule.dataset.older.exporting import export
+from edgejoule.dataset.older.times import zone_of
+from edgejoule.dataset.older.writing import unique_names, write_layer_times
 from edgejoule.dataset.run_directory import finish, seal_file
 from edgejoule.dataset.schema import write_table
 from edgejoule.errors import MeasurementError, UsageError
@@ -269,7 +269,7 @@ def test_times_are_local(tmp_path):
 @pytest.mark.parametrize("count", [0, 1, 3])
 @pytest.mark.parametrize("plain", [False, True])
 def test_written_in_pieces_as_the_standard_library_writes(tmp_path, count, plain, monkeypatch):
-    monkeypatch.setattr("edgejoule.dataset.older_writing._LINES", 2)
+    monkeypatch.setattr("edgejoule.dataset.older.writing._LINES", 2)
     names = ['a "quoted" \u00e4', "b/../c"][: 2 if count else 1]
     rows = np.array([[0.1, 1e-7, 123456.78][:count]] * len(names), np.float32)
     times = np.array([1_732_166_404_000_000 + k for k in range(count)])

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from edgejoule.cli.data_version import main
-from edgejoule.dataset.older_import import ImportedRun, import_folder
-from edgejoule.dataset.older_times import zone_of
+from edgejoule.dataset.older.importing import ImportedRun, import_folder
+from edgejoule.dataset.older.times import zone_of
 from edgejoule.dataset.recover import recover
 from edgejoule.dataset.run_directory import PARTIAL, run_directories
 from edgejoule.dataset.verify import verify
@@ -276,7 +276,7 @@ def test_interrupted_it_leaves_nothing(tmp_path, monkeypatch):
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("edgejoule.dataset.older_import_run.write_layers", interrupt)
+    monkeypatch.setattr("edgejoule.dataset.older.importing_run.write_layers", interrupt)
     with pytest.raises(KeyboardInterrupt):
         bring(tmp_path)
     assert [path.name for path in (tmp_path / "ds" / PARTIAL).iterdir()] == [".gate"]

@@ -10,9 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from edgejoule.dataset.older_import import Imported, import_folder
-from edgejoule.dataset.older_import_run import Said
-from edgejoule.dataset.older_times import Zone, zone_of
+from edgejoule.dataset.older.importing import Imported, import_folder
+from edgejoule.dataset.older.importing_run import Said
+from edgejoule.dataset.older.times import Zone, zone_of
 from edgejoule.dataset.schema import read_metadata
 from edgejoule.dataset.verify import verify
 from tests.support_older import BASE, CONV, LAYERS, Berlin, Recording, log_text, stamp

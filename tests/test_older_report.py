@@ -2,8 +2,8 @@
 
 import pytest
 
-from edgejoule.dataset.older_import import import_folder
-from edgejoule.dataset.older_times import zone_of
+from edgejoule.dataset.older.importing import import_folder
+from edgejoule.dataset.older.times import zone_of
 from edgejoule.report.write import gather, write_report
 from tests.support_older import Recording
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
-from edgejoule.dataset.older_export import export
-from edgejoule.dataset.older_import import import_folder
-from edgejoule.dataset.older_times import zone_of
+from edgejoule.dataset.older.exporting import export
+from edgejoule.dataset.older.importing import import_folder
+from edgejoule.dataset.older.times import zone_of
 from edgejoule.dataset.verify import verify
 from tests.support_dataset import Plan, build_run
 from tests.support_older import CONV, POOL, Recording, layer_powers, log_text, stamp

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgejoule.dataset.older_clock import apart_ns, follow, spans_of, unroll
-from edgejoule.dataset.older_times import (
+from edgejoule.dataset.older.clock import apart_ns, follow, spans_of, unroll
+from edgejoule.dataset.older.times import (
     Zone,
     format_short,
     format_stamps,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from edgejoule.dataset.table_files import write_tables
+from edgejoule.dataset.tables.files import write_tables
 from edgejoule.dataset.verify import verify
 from tests.support_measured import NETWORKS, measured_copy
 from tests.support_tables import build

@@ -15,12 +15,12 @@ import pytest
 pytest.importorskip("dvc")
 
 from edgejoule.cli import data_version
-from edgejoule.dataset import dvc_adapter
-from edgejoule.dataset.git import run_git
-from edgejoule.dataset.notes import noted_damaged
-from edgejoule.dataset.remote_check import check_remote
-from edgejoule.dataset.remotes import folder_remote
-from edgejoule.dataset.versions import push
+from edgejoule.dataset.versions import dvc_adapter
+from edgejoule.dataset.versions.commands import push
+from edgejoule.dataset.versions.git import run_git
+from edgejoule.dataset.versions.notes import noted_damaged
+from edgejoule.dataset.versions.remote_check import check_remote
+from edgejoule.dataset.versions.remotes import folder_remote
 from edgejoule.errors import UsageError
 from tests.support_dataset import build_run, reseal
 from tests.support_history import commit_version, make_repository, send_by_hand, write_pointer

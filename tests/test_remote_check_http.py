@@ -10,14 +10,14 @@ import pytest
 pytest.importorskip("dvc")
 pytest.importorskip("dvc_http")
 
-from edgejoule.dataset import dvc_adapter
-from edgejoule.dataset.remote_objects import (
+from edgejoule.dataset.versions import dvc_adapter
+from edgejoule.dataset.versions.remote_objects import (
     StoredObject,
     check_objects,
     read_object,
 )
-from edgejoule.dataset.remotes import Remote
-from edgejoule.dataset.repository import init
+from edgejoule.dataset.versions.remotes import Remote
+from edgejoule.dataset.versions.repository import init
 from edgejoule.errors import ServerError, TokenError
 
 pytestmark = [

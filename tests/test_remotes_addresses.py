@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edgejoule.dataset.remotes import (
+from edgejoule.dataset.versions.remotes import (
     Remote,
     dagshub_remote,
     folder_remote,

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from edgejoule.dataset.credentials import git_access
+from edgejoule.dataset.versions.credentials import git_access
 from edgejoule.errors import TokenError
 
 TOKEN = "tok'$(x)\\n\"-6b1f"

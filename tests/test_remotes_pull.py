@@ -10,8 +10,9 @@ import pytest
 pytest.importorskip("dvc")
 
 from edgejoule.cli.data_version import main
-from edgejoule.dataset import dvc_adapter, version_pull
 from edgejoule.dataset.verify import verify_dataset
+from edgejoule.dataset.versions import dvc_adapter
+from edgejoule.dataset.versions import pulling as version_pull
 from edgejoule.errors import MeasurementError, UsageError
 from tests.support_dataset import build_run
 from tests.support_versions import (

@@ -10,10 +10,11 @@ import pytest
 
 pytest.importorskip("dvc")
 
-from edgejoule.dataset import locking, tags, version_push
-from edgejoule.dataset.git import PushRejectedError
-from edgejoule.dataset.notes import CONTENT, Damage, note_damaged, noted_damaged
 from edgejoule.dataset.run_directory import seal_file
+from edgejoule.dataset.versions import locking, tags
+from edgejoule.dataset.versions import pushing as version_push
+from edgejoule.dataset.versions.git import PushRejectedError
+from edgejoule.dataset.versions.notes import CONTENT, Damage, note_damaged, noted_damaged
 from edgejoule.errors import MeasurementError, UsageError
 from edgejoule.files import write_json
 from tests.support_dataset import build_run
@@ -317,7 +318,7 @@ def test_odd_paths(tmp_path):
 
 
 def test_another_thread_that_dies_ends_the_transfer():
-    from edgejoule.dataset.transfer import Meter, _each
+    from edgejoule.dataset.versions.transfer import Meter, _each
     from edgejoule.report.progress import Progress
 
     meter = Meter("sending", 100, 0, Progress(quiet=True))

@@ -2,8 +2,8 @@
 
 import pytest
 
-from edgejoule.dataset.remotes import Remote, dagshub_remote, folder_remote, with_store
-from edgejoule.dataset.stores import (
+from edgejoule.dataset.versions.remotes import Remote, dagshub_remote, folder_remote, with_store
+from edgejoule.dataset.versions.stores import (
     format_settings,
     local_section,
     read_settings,
@@ -146,8 +146,8 @@ def test_what_the_user_set_for_a_store_is_used(tmp_path):
 
 
 def test_the_token_is_a_header_that_a_redirect_loses(tmp_path):
-    from edgejoule.dataset.dagshub import basic_authorization
-    from edgejoule.dataset.dvc_adapter import _remote_config
+    from edgejoule.dataset.versions.dagshub import basic_authorization
+    from edgejoule.dataset.versions.dvc_adapter import _remote_config
 
     remote = dagshub_remote("rosa", "power")
     http = _remote_config(tmp_path, remote, "tok-6b1f")
@@ -162,7 +162,7 @@ def test_the_token_is_a_header_that_a_redirect_loses(tmp_path):
 
 
 def test_a_foreign_store_without_a_user_is_asked_without_one(tmp_path):
-    from edgejoule.dataset.dvc_adapter import _remote_config
+    from edgejoule.dataset.versions.dvc_adapter import _remote_config
 
     url = "https://elsewhere.example/rosa/power.dvc"
     (tmp_path / ".dvc").mkdir()

@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("dvc")
 
-from edgejoule.dataset.dagshub import check_access, create_repository
+from edgejoule.dataset.versions.dagshub import check_access, create_repository
 from edgejoule.errors import ServerError, UsageError
 from tests.servers import standin
 from tests.servers.places import NAME, add_runs, runs_of

@@ -6,8 +6,8 @@ import pytest
 
 pytest.importorskip("dvc")
 
-from edgejoule.dataset.git import run_git
 from edgejoule.dataset.verify import verify_dataset
+from edgejoule.dataset.versions.git import run_git
 from tests.servers import standin
 from tests.servers.commands import wait, when
 from tests.servers.places import ALL, HOSTED, NAME, add_runs, runs_of

@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("dvc")
 
-from edgejoule.dataset.dagshub import basic_authorization
+from edgejoule.dataset.versions.dagshub import basic_authorization
 from tests.servers import standin
 from tests.servers.places import HOSTED, add_runs, files, place_of, runs_of, serving
 from tests.servers.recorder import recording
@@ -105,7 +105,7 @@ def test_a_foreign_store_in_a_version_that_somebody_pushed_gets_no_token(
     server, commands, tmp_path, auth
 ):
     """The settings come with what is pulled: here those of a repository on the configured host."""
-    from edgejoule.dataset.git import run_git
+    from edgejoule.dataset.versions.git import run_git
 
     place = place_of("http", server, tmp_path, None)
     data = add_runs(tmp_path / "data", "a")

@@ -8,8 +8,8 @@ import pytest
 
 pytest.importorskip("dvc")
 
-from edgejoule.dataset.git import run_git
 from edgejoule.dataset.verify import verify_dataset
+from edgejoule.dataset.versions.git import run_git
 from tests.servers import standin
 from tests.servers.commands import without_token
 from tests.servers.places import ALL, Place, add_runs, place_of, runs_of, serving

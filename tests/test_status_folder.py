@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from edgejoule.cli import data_version
-from edgejoule.dataset.git import init_repository, run_git
-from edgejoule.dataset.notes import Damage, note_damaged, note_here
-from edgejoule.dataset.remotes import folder_remote
-from edgejoule.dataset.status import STATES, status
+from edgejoule.dataset.versions.git import init_repository, run_git
+from edgejoule.dataset.versions.notes import Damage, note_damaged, note_here
+from edgejoule.dataset.versions.remotes import folder_remote
+from edgejoule.dataset.versions.status import STATES, status
 from edgejoule.errors import EXIT_SERVER, EXIT_TOKEN, UsageError
 from tests.support_dataset import build_run, reseal
 from tests.support_history import commit_version, make_repository

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from edgejoule.dataset.layer_columns import FEATURES
-from edgejoule.dataset.layer_features import layer_features
+from edgejoule.dataset.tables.layer_columns import FEATURES
+from edgejoule.dataset.tables.layer_features import layer_features
 from tests.test_trt_recordings import ORIN, layers_of
 
 CONVOLUTION: dict[str, Any] = {

@@ -13,19 +13,19 @@ import pyarrow.parquet as pq
 import pytest
 
 from edgejoule.cli.data_version import main
-from edgejoule.dataset import table_files
-from edgejoule.dataset.classic_tables import (
+from edgejoule.dataset.schema import METADATA_KEY
+from edgejoule.dataset.tables import files as table_files
+from edgejoule.dataset.tables.classic import (
     CLASSIC_COLUMNS,
     classic_kind,
     classic_schema,
     classic_tables,
 )
-from edgejoule.dataset.column_meanings import Column, columns_of, table_names
-from edgejoule.dataset.layer_columns import layer_table_schema
-from edgejoule.dataset.layer_table import layer_table
-from edgejoule.dataset.run_columns import energy_table_schema, run_table_schema
-from edgejoule.dataset.schema import METADATA_KEY
-from edgejoule.dataset.table_files import default_folder, write_tables
+from edgejoule.dataset.tables.files import default_folder, write_tables
+from edgejoule.dataset.tables.layer_columns import layer_table_schema
+from edgejoule.dataset.tables.layer_table import layer_table
+from edgejoule.dataset.tables.meanings import Column, columns_of, table_names
+from edgejoule.dataset.tables.run_columns import energy_table_schema, run_table_schema
 from edgejoule.files import files_below, sha256_of
 from tests.support_tables import LAYERS, build, energy_row, tensor
 
@@ -350,7 +350,7 @@ def test_the_last_rename_failing_brings_the_old_tables_back(
 
 
 def test_tables_of_a_versioned_dataset_name_its_commit(tmp_path: Path) -> None:
-    from edgejoule.dataset.git import git_output, init_repository, run_git
+    from edgejoule.dataset.versions.git import git_output, init_repository, run_git
 
     dataset = tmp_path / "raw_data"
     build(dataset)

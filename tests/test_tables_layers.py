@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgejoule.dataset.layer_columns import COLUMNS, layer_table_schema
-from edgejoule.dataset.layer_table import choose_energy, choose_rail, layer_table
 from edgejoule.dataset.schema import METADATA_KEY
-from edgejoule.dataset.table_source import SourceRun, layer_runtimes
+from edgejoule.dataset.tables.layer_columns import COLUMNS, layer_table_schema
+from edgejoule.dataset.tables.layer_table import choose_energy, choose_rail, layer_table
+from edgejoule.dataset.tables.source import SourceRun, layer_runtimes
 from edgejoule.errors import MeasurementError, UsageError
 from tests.support_tables import LAYERS, build, energy_row, write_layers
 

@@ -3,10 +3,10 @@
 import pytest
 
 from edgejoule.dataset.findings import ERROR, NOTE
-from edgejoule.dataset.git import init_repository
-from edgejoule.dataset.notes import note_here
 from edgejoule.dataset.verify import verify_dataset
 from edgejoule.dataset.verify_version import SETTINGS
+from edgejoule.dataset.versions.git import init_repository
+from edgejoule.dataset.versions.notes import note_here
 from edgejoule.files import write_json
 from tests.support_dataset import build_run, reseal
 from tests.support_edit import edit_json
@@ -144,9 +144,9 @@ def test_a_damaged_calibration_of_the_dataset_is_found(dataset):
 
 def test_our_rules_of_a_pointer_are_those_of_dvc(tmp_path):
     pytest.importorskip("dvc")
-    from edgejoule.dataset import dvc_adapter
-    from edgejoule.dataset.push_checks import pointer_meta
-    from edgejoule.dataset.repository import init
+    from edgejoule.dataset.versions import dvc_adapter
+    from edgejoule.dataset.versions.push_checks import pointer_meta
+    from edgejoule.dataset.versions.repository import init
 
     run = build_run(tmp_path / "data", model="a", profiled=1, clean=1, warmup=0, sensor="none")
     (run / "sub").mkdir()

@@ -16,7 +16,7 @@ from edgejoule.report.text import printable
 
 if TYPE_CHECKING:
     from edgejoule.dataset.findings import DatasetReport, Finding
-    from edgejoule.dataset.remote_check import RemoteReport
+    from edgejoule.dataset.versions.remote_check import RemoteReport
 
 # Where this machine has what the remote has wrong -> what to do.
 _MENDS = {
@@ -114,9 +114,9 @@ def _verify_local(arguments: argparse.Namespace) -> DatasetReport:
 
 
 def _verify_remote(arguments: argparse.Namespace) -> RemoteReport:
-    from edgejoule.dataset.remote_check import check_remote
-    from edgejoule.dataset.repository import configured_remote
-    from edgejoule.dataset.versions import resolve_remote
+    from edgejoule.dataset.versions.commands import resolve_remote
+    from edgejoule.dataset.versions.remote_check import check_remote
+    from edgejoule.dataset.versions.repository import configured_remote
 
     remote = resolve_remote(arguments.dataset, arguments.remote or None, None, None)
     own = configured_remote(arguments.dataset)

@@ -15,8 +15,8 @@ from edgejoule.errors import EXIT_DONE
 from edgejoule.report.text import printable, table
 
 if TYPE_CHECKING:
-    from edgejoule.dataset.history import ChangedRun, Difference, Version
-    from edgejoule.dataset.status import RemoteStatus, RunStatus, Status
+    from edgejoule.dataset.versions.history import ChangedRun, Difference, Version
+    from edgejoule.dataset.versions.status import RemoteStatus, RunStatus, Status
 
 _SHORT = 12  # characters of a commit
 _VERSIONS = 20
@@ -90,7 +90,7 @@ def _count(text: str) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    from edgejoule.dataset.status import status
+    from edgejoule.dataset.versions.status import status
 
     found = status(
         arguments.dataset,
@@ -186,7 +186,7 @@ def _remote_text(remote: RemoteStatus) -> str:
 
 
 def _log(arguments: argparse.Namespace) -> int:
-    from edgejoule.dataset.history import count_versions, log
+    from edgejoule.dataset.versions.history import count_versions, log
 
     versions = log(arguments.dataset, arguments.limit or None)
     total = count_versions(arguments.dataset)
@@ -224,7 +224,7 @@ def _print_version(version: Version) -> None:
 
 
 def _diff(arguments: argparse.Namespace) -> int:
-    from edgejoule.dataset.history import compare
+    from edgejoule.dataset.versions.history import compare
 
     found = compare(arguments.dataset, arguments.old, arguments.new)
     if arguments.json:

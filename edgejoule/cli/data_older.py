@@ -11,7 +11,7 @@ from edgejoule.cli.data_options import Verbs, add_verb, dataset_argument
 from edgejoule.errors import EXIT_DONE, EXIT_WRONG
 
 if TYPE_CHECKING:
-    from edgejoule.dataset.older_import import Imported, ImportedRun
+    from edgejoule.dataset.older.importing import Imported, ImportedRun
 
 _ZONE_HELP = (
     "zone of the layout's local times: Europe/Berlin, UTC, +01:00 (default: this machine's)"
@@ -80,9 +80,9 @@ def add(verbs: Verbs[argparse.ArgumentParser]) -> None:
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from edgejoule.dataset.older_import import import_folder
-    from edgejoule.dataset.older_import_run import Said
-    from edgejoule.dataset.older_times import zone_of
+    from edgejoule.dataset.older.importing import import_folder
+    from edgejoule.dataset.older.importing_run import Said
+    from edgejoule.dataset.older.times import zone_of
     from edgejoule.report.progress import Progress
 
     zone = zone_of(arguments.timezone)
@@ -139,8 +139,8 @@ def _sum(done: Imported) -> str:
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from edgejoule.dataset.older_export import export
-    from edgejoule.dataset.older_times import zone_of
+    from edgejoule.dataset.older.exporting import export
+    from edgejoule.dataset.older.times import zone_of
     from edgejoule.report.progress import Progress
 
     zone = zone_of(arguments.timezone)

@@ -57,7 +57,7 @@ def add(verbs: Verbs[argparse.ArgumentParser]) -> None:
 
 
 def _tables(arguments: argparse.Namespace) -> int:
-    from edgejoule.dataset.table_files import parse_formats, write_tables
+    from edgejoule.dataset.tables.files import parse_formats, write_tables
 
     done = write_tables(
         arguments.dataset,

@@ -11,8 +11,8 @@ from edgejoule.cli.data_options import Verbs, add_verb, dataset_argument, remote
 from edgejoule.errors import EXIT_DONE, EXIT_WRONG
 
 if TYPE_CHECKING:
-    from edgejoule.dataset.version_pull import Pulled
-    from edgejoule.dataset.version_push import Pushed
+    from edgejoule.dataset.versions.pulling import Pulled
+    from edgejoule.dataset.versions.pushing import Pushed
 
 _PUSH = """\
 Send runs as a new version: check the token and the runs, send what the store lacks, ask it for
@@ -94,7 +94,7 @@ def add(verbs: Verbs[argparse.ArgumentParser]) -> None:
 
 
 def _init(arguments: argparse.Namespace) -> int:
-    from edgejoule.dataset.versions import init
+    from edgejoule.dataset.versions.commands import init
 
     made = init(arguments.dataset)
     said = "is now" if made else "already is"
@@ -103,7 +103,7 @@ def _init(arguments: argparse.Namespace) -> int:
 
 
 def _push(arguments: argparse.Namespace) -> int:
-    from edgejoule.dataset.versions import push, resolve_remote
+    from edgejoule.dataset.versions.commands import push, resolve_remote
     from edgejoule.report.progress import Progress
 
     remote = resolve_remote(
@@ -144,7 +144,7 @@ def _say_pushed(done: Pushed) -> None:
 
 
 def _pull(arguments: argparse.Namespace) -> int:
-    from edgejoule.dataset.versions import pull, resolve_remote
+    from edgejoule.dataset.versions.commands import pull, resolve_remote
     from edgejoule.report.progress import Progress
 
     remote = resolve_remote(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from edgejoule.dataset.table_source import SourceRun
+    from edgejoule.dataset.tables.source import SourceRun
 
 Frame = Literal["pandas", "arrow", "polars"]
 # `C:\data` is a folder, `s3://bucket` and `git@host:owner/name` are not.
@@ -97,8 +97,8 @@ class Dataset:
             UsageError: No complete run, or the library of `frame` is not installed.
             MeasurementError: A file is damaged.
         """
-        from edgejoule.dataset.run_table import run_table
-        from edgejoule.dataset.table_source import choose_runs, dataset_facts
+        from edgejoule.dataset.tables.run_table import run_table
+        from edgejoule.dataset.tables.source import choose_runs, dataset_facts
 
         make = _maker(frame)
         chosen, _ = choose_runs(self.path, incomplete=incomplete)
@@ -126,7 +126,7 @@ class Dataset:
             UsageError: No such run, method or rail, or the library of `frame` is not installed.
             MeasurementError: A file is damaged.
         """
-        from edgejoule.dataset.layer_table import layer_table
+        from edgejoule.dataset.tables.layer_table import layer_table
 
         make = _maker(frame)
         named = () if run is None else (run,)
@@ -188,8 +188,8 @@ class Dataset:
             UsageError: No such run, or the library of `frame` is not installed.
             MeasurementError: It is damaged.
         """
-        from edgejoule.dataset.run_table import energy_table
-        from edgejoule.dataset.table_source import choose_runs, dataset_facts
+        from edgejoule.dataset.tables.run_table import energy_table
+        from edgejoule.dataset.tables.source import choose_runs, dataset_facts
 
         make = _maker(frame)
         chosen = choose_runs(self.path)[0] if run is None else (self._run(run),)
@@ -214,7 +214,7 @@ class Dataset:
         return dict(self._run(run).run)
 
     def _run(self, name: str) -> SourceRun:
-        from edgejoule.dataset.table_source import choose_runs
+        from edgejoule.dataset.tables.source import choose_runs
 
         return choose_runs(self.path, (name,), incomplete=True)[0][0]
 

@@ -232,7 +232,7 @@ def _md5(path: Path) -> str:
 def _committed(dataset: Path, findings: list[Finding]) -> _Committed:
     if not (dataset / ".git").exists():
         return _Committed(None)
-    from edgejoule.dataset.git import git_succeeds, is_repository, run_git
+    from edgejoule.dataset.versions.git import git_succeeds, is_repository, run_git
 
     try:
         if not is_repository(dataset) or not git_succeeds(
@@ -255,7 +255,7 @@ def _committed(dataset: Path, findings: list[Finding]) -> _Committed:
 
 
 def _vanished(dataset: Path) -> set[str]:
-    from edgejoule.dataset.notes import had_here
+    from edgejoule.dataset.versions.notes import had_here
 
     return set(had_here(dataset))
 

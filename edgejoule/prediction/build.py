@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from edgejoule import __version__
-from edgejoule.dataset.layer_columns import LAYER_TABLE_VERSION
+from edgejoule.dataset.tables.layer_columns import LAYER_TABLE_VERSION
 from edgejoule.prediction.features import NUMBERS, REST
 from edgejoule.prediction.fitting import Training, fit_predictor
 from edgejoule.prediction.model_file import FORMAT, VERSION

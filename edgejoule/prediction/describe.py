@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgejoule.dataset.layer_features import layer_features
 from edgejoule.dataset.schema import schema_problems
+from edgejoule.dataset.tables.layer_features import layer_features
 from edgejoule.errors import EdgejouleError, UsageError
 
 _MOST_BYTES = 256 << 20
@@ -119,7 +119,7 @@ def _foreign(engine: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
 
 
 def _of_run(path: Path, model: Mapping[str, Any], batch: int | None) -> Described:
-    from edgejoule.dataset.table_source import finite, layer_runtimes, open_run, part
+    from edgejoule.dataset.tables.source import finite, layer_runtimes, open_run, part
 
     if not (path / "run.json").is_file():
         raise UsageError(f"{path} is no run", "give a folder with run.json, or an engine.json")
@@ -152,7 +152,7 @@ def _of_run(path: Path, model: Mapping[str, Any], batch: int | None) -> Describe
 
 def _energies(run: Mapping[str, Any], rail: str | None) -> dict[str, float]:
     """Return power and energy of a run's clean pass on the rail that the model is for."""
-    from edgejoule.dataset.table_source import finite, part
+    from edgejoule.dataset.tables.source import finite, part
 
     latency = finite(part(run, "summary", "clean", "mean_ms"))
     found: dict[str, float] = {}

@@ -1,7 +1,8 @@
 """What a predictor sees of a layer: numbers made of the tidy table's features, and its type.
 
-Rows are mappings with the names of `dataset/layer_columns.py`; whether the layer was measured or
-only described makes no difference here. Null becomes NaN, and each model says what it does with it.
+Rows are mappings with the names of `dataset/tables/layer_columns.py`; whether the layer was
+measured or only described makes no difference here. Null becomes NaN, and each model says what it
+does with it.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from edgejoule.dataset.layer_columns import LAYER_TABLE_VERSION
+from edgejoule.dataset.tables.layer_columns import LAYER_TABLE_VERSION
 from edgejoule.errors import UsageError
 from edgejoule.files import sync_file
 from edgejoule.prediction.features import NUMBERS, REST

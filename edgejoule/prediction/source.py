@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edgejoule.dataset.layer_table import configuration_columns, table_of_runs
-from edgejoule.dataset.table_source import SourceRun, choose_runs, dataset_facts, finite, part
+from edgejoule.dataset.tables.layer_table import configuration_columns, table_of_runs
+from edgejoule.dataset.tables.source import SourceRun, choose_runs, dataset_facts, finite, part
 from edgejoule.errors import UsageError
 
 Say = Callable[[str], None]

@@ -17,8 +17,8 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from edgejoule.dataset import dagshub
-from edgejoule.dataset.remotes import dagshub_remote
+from edgejoule.dataset.versions import dagshub
+from edgejoule.dataset.versions.remotes import dagshub_remote
 from tests.contracts.folder import listed
 
 pytestmark = pytest.mark.contracts

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edgejoule.cli import data_version
-from edgejoule.dataset.dagshub import TOKEN_VARIABLE
+from edgejoule.dataset.versions.dagshub import TOKEN_VARIABLE
 from tests.servers.watcher import Watch
 
 ROOT = Path(__file__).resolve().parents[2]

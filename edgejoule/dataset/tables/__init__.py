@@ -1,0 +1,1 @@
+"""Tables for modelling, made from checked runs."""
