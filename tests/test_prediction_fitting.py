@@ -144,7 +144,10 @@ def test_polynomials_are_those_of_scikit_learn(five: Training) -> None:
     theirs = Lasso(largest * lasso.RATIOS[penalty], max_iter=100_000, tol=1e-8)
     expected = theirs.fit(terms, part.values).predict(terms)
     ours = evaluate(path.regressor(penalty), part.layers)
-    np.testing.assert_allclose(ours, np.maximum(expected, part.values.min()), rtol=0.03)
+    # The path stops a little before it has converged.
+    np.testing.assert_allclose(
+        ours, np.maximum(expected, part.values.min()), atol=0.005 * part.values.max()
+    )
     np.testing.assert_allclose(ours, path.predict(part.layers)[:, penalty], rtol=1e-12)
 
 

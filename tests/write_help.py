@@ -29,6 +29,7 @@ SCRIPTS = {
     "measure_power.py": "measure_power.py",
     "measure_idling_power.py": "measure_idling_power.py",
     "data_version.py": "data_version.py",
+    "predict_power.py": "predict_power.py",
     "report.py": "report.py",
 }
 BLOCK = re.compile(r"<!-- help: (?P<name>[^>]+?) -->\n```text\n(?P<text>.*?)```\n", re.DOTALL)

@@ -15,7 +15,8 @@ VERBS = {
     "measure": ("measure_inference", "one model: time and energy of every layer"),
     "idle": ("measure_idling_power", "the idle baseline alone"),
     "power": ("measure_power", "process two alone: the rails, a recording"),
-    "data": ("data_version", "the dataset: verify, recover, push, pull"),
+    "data": ("data_version", "the dataset: push, pull, status, verify, tables, import"),
+    "predict": ("predict_power", "runtime and power of networks that nobody measured"),
     "report": ("report", "what a dataset says, as a page"),
 }
 
