@@ -98,6 +98,7 @@ def test_the_same_seed_gives_the_same_and_another_does_not() -> None:
     assert not np.array_equal(first[0][1]["runtime_ms"], other[0][1]["runtime_ms"])
 
 
+@pytest.mark.once("starts interpreters, which is slow, and does not depend on versions")
 def test_other_processes_find_the_same() -> None:
     three = training(3)
     groups = [[name] for name in three.names()]
