@@ -18,7 +18,7 @@ from edgejoule.dataset.schema import write_table
 from edgejoule.errors import MeasurementError, UsageError
 from edgejoule.files import write_json
 from edgejoule.inference.trt.describe import describe_engine
-from tests.support_dataset import Plan, build_run, channels_of, prepare, run_of
+from tests.support_dataset import Plan, build_run, channels_of, prepare, reseal, run_of
 from tests.support_older import (
     CONV,
     DENSE,
@@ -221,6 +221,7 @@ def test_a_total_of_several_rails_goes_as_power(tmp_path):
     total = {"rails": ["VDD_A", "VDD_B"], "contains": "", "excludes": "", "source": ""}
     columns = {name: table[name].to_pylist() for name in table.column_names}
     write_table(path, "power", columns, **{**facts, "total": total})
+    reseal(run)
     done = export(tmp_path / "ds", tmp_path / "out", UTC)
     lines = (tmp_path / "out" / "lenet" / "lenet_power_log.log").read_text().splitlines()
     # 5 V x (1000 + 300) mA
@@ -318,6 +319,7 @@ def test_a_run_that_cannot_be_written_is_left_out_and_nothing_half_stays(tmp_pat
     build(tmp_path / "ds")
     broken = build(tmp_path / "ds", name="broken")
     (broken / "layers.parquet").unlink()
+    reseal(broken)
     done = export(tmp_path / "ds", tmp_path / "out", UTC)
     assert done.left_out == {"broken": "it has no layers.parquet"}
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["net"]
@@ -325,6 +327,23 @@ def test_a_run_that_cannot_be_written_is_left_out_and_nothing_half_stays(tmp_pat
         export(tmp_path / "ds", tmp_path / "other", UTC, runs=["broken"])
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"ds", "out", "out.export.log"}
+
+
+@pytest.mark.parametrize("file", ["engine.json", "layers.parquet", "power.parquet", "idle.json"])
+def test_a_run_of_other_bytes_is_left_out(tmp_path, file):
+    path = build(tmp_path / "ds") / file
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(MeasurementError, match=f"{file} cannot be used: it has other bytes"):
+        export(tmp_path / "ds", tmp_path / "out", UTC)
+
+
+def test_time_that_the_profiler_takes_is_said(tmp_path):
+    run = build(tmp_path / "ds")
+    reseal(run, summary={"profiled": {"held_ms_mean": 4.66}})
+    done = export(tmp_path / "ds", tmp_path / "out", UTC)
+    assert any("holds each inference up by 4.66 ms" in line for line in done.lines)
 
 
 def test_interrupted_it_leaves_nothing(tmp_path):

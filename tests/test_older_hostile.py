@@ -14,6 +14,7 @@ import pytest
 
 from edgejoule.cli.data_version import main
 from edgejoule.dataset.older.importing import ImportedRun, import_folder
+from edgejoule.dataset.older.importing_run import Said
 from edgejoule.dataset.older.times import zone_of
 from edgejoule.dataset.recover import recover
 from edgejoule.dataset.run_directory import PARTIAL, run_directories
@@ -23,13 +24,14 @@ from tests.support_older import CONV, DURATIONS, Recording, stamp
 
 ROOT = Path(__file__).resolve().parent.parent
 UTC = zone_of("UTC")
+NOTHING = Said()
 TIMES = "trt_profiling/trt_layer_latency.json"
 INFO = "trt_profiling/trt_engine_info.json"
 
 
-def bring(folder: Path) -> ImportedRun:
+def bring(folder: Path, said: Said = NOTHING) -> ImportedRun:
     """Import the one recording of a folder."""
-    (one,) = import_folder(folder / "old", folder / "ds", UTC).runs
+    (one,) = import_folder(folder / "old", folder / "ds", UTC, said=said).runs
     return one
 
 
@@ -244,6 +246,14 @@ def test_again_it_is_known_and_another_of_its_name_is_refused(tmp_path):
     assert (tmp_path / "ds" / "net" / "run.json").read_bytes() == before
 
 
+def test_with_the_board_said_later_it_is_known_still(tmp_path):
+    Recording().write(tmp_path / "old")
+    assert bring(tmp_path).action == "imported"
+    again = bring(tmp_path, said=Said(board="orin nano"))
+    assert (again.action, again.run, again.other) == ("known", "net", ["board"])
+    assert [run.name for run in run_directories(tmp_path / "ds")] == ["net"]
+
+
 @pytest.mark.once("long, and an import is the same in every Python")
 @pytest.mark.skipif(sys.platform == "win32", reason="nothing is killed so there")
 def test_killed_at_any_step_it_leaves_a_whole_run_or_none(tmp_path):
@@ -288,7 +298,9 @@ def test_the_command_imports_says_and_exports(tmp_path, capsys):
     old, dataset, out = (str(tmp_path / name) for name in ("old", "ds", "out"))
     words = ["import", old, "--dataset", dataset, "--timezone", "UTC"]
     assert main([*words, "--dry-run"]) == 0
-    assert "net: would import as net: 3 layers x 2 inferences" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "net: would import as net: 3 layers x 2 inferences" in said
+    assert "without --board nobody knows which supply in1 is" in said
     assert not (tmp_path / "ds").exists()
     assert main([*words, "--board", "orin nano", "--weights", "random", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)

@@ -16,8 +16,9 @@ from edgejoule.dataset.older.exporting import export
 from edgejoule.dataset.older.importing import import_folder
 from edgejoule.dataset.older.times import zone_of
 from edgejoule.dataset.verify import verify
-from tests.support_dataset import Plan, build_run
+from tests.support_dataset import Plan, build_run, reseal
 from tests.support_older import CONV, POOL, Recording, layer_powers, log_text, stamp
+from tests.support_tables import build as build_tables
 
 FIXTURES = Path(__file__).resolve().parent.parent.parent / "shared" / "fixtures" / "torch_trt"
 UTC = zone_of("UTC")
@@ -180,8 +181,20 @@ def test_a_total_of_several_rails_comes_back_in_microamperes(tmp_path):
     columns = {name: table[name].to_pylist() for name in table.column_names}
     columns["raw"] = [None if v is None else v + k % 7 for k, v in enumerate(columns["raw"])]
     write_table(path, "power", columns, **facts)
+    reseal(run)
     back = out_and_back(tmp_path)
     total = read_power(path).rails["total"]
     found = read_power(back / "power.parquet").rails["in1"]
     assert found.power_mw == pytest.approx(total.power_mw, abs=5.01e-4)
     assert len(found.power_mw) == len(total.power_mw)
+
+
+def test_a_convolution_of_another_backend_comes_back_as_one(tmp_path):
+    """Not as a pooling of its size, of which each output would be 25 operations."""
+    own = build_tables(tmp_path / "ds")
+    back = out_and_back(tmp_path)
+    before, after = (
+        json.loads((run / "engine.json").read_text())["layers"][:2] for run in (own, back)
+    )
+    for key in ("kernel", "stride", "padding", "groups", "flops"):
+        assert [layer[key] for layer in after] == [layer.get(key) for layer in before], key

@@ -45,7 +45,7 @@ def add(verbs: Verbs[argparse.ArgumentParser]) -> None:
     )  # fmt: skip
     bring.add_argument(
         "--board", metavar="NAME",
-        help="the board that was measured, as in measure_power.py boards; names the rail",
+        help="the board that was measured, as 'orin nano' (docs/Boards.md); names the rail",
     )  # fmt: skip
     bring.add_argument("--timezone", metavar="ZONE", help=_ZONE_HELP)
     bring.add_argument(
@@ -95,7 +95,7 @@ def _import(arguments: argparse.Namespace) -> int:
             said=Said(arguments.weights, arguments.board),
             dry_run=arguments.dry_run,
             progress=lambda what, part, whole: progress.update(
-                what, note=f"{part / 1e6:.0f} of {whole / 1e6:.0f} MB"
+                what, note=f"{part / 1e6:.1f} of {whole / 1e6:.1f} MB"
             ),
         )
     if arguments.json:
@@ -114,7 +114,12 @@ def _lines(run: ImportedRun) -> list[str]:
     if run.error:
         return [f"{run.model}: {run.error}"]
     if run.action == "known":
-        other = f", with other {' and '.join(run.other)}; it stays so" if run.other else ""
+        other = (
+            f", with other {' and '.join(run.other)}; it stays so: move that run away to "
+            "import it anew"
+            if run.other
+            else ""
+        )
         return [f"{run.model}: was imported before, as {run.run}{other}"]
     rate = run.bytes / max(run.seconds, 1e-9) / 1e6
     head = (

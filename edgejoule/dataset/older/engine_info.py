@@ -17,7 +17,8 @@ from typing import Any
 # The name of a layer that had to be changed because the older layout's names are keys.
 OWN_NAME = "EdgejouleName"
 READ_TYPES = ("CaskConvolution", "CaskPooling", "CaskGemmConvolution")
-_INSPECTOR = re.compile(r"inspector(-\d+)?\.json")
+_PARAMETER_TYPES = {"convolution": "Convolution", "pooling": "Pooling"}
+INSPECTOR = re.compile(r"inspector(-\d+)?\.json")
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ def engine_info(run: Path, engine: Mapping[str, Any], names: Sequence[str]) -> E
         engine: Its `engine.json`.
         names: The names that its layers have in the older layout, in order.
     """
-    files = sorted(path for path in run.iterdir() if _INSPECTOR.fullmatch(path.name))
+    files = sorted(path for path in run.iterdir() if INSPECTOR.fullmatch(path.name))
     layers = engine["layers"]
     renamed = [
         layer["name"] for layer, name in zip(layers, names, strict=True) if layer["name"] != name
@@ -96,6 +97,12 @@ def _record(layer: Mapping[str, Any]) -> dict[str, Any]:
     window, kernel = layer.get("operation"), layer.get("kernel")
     if kernel is not None:
         record["WindowSize" if window == "pooling" else "Kernel"] = kernel
+        # By these whoever reads the inspector's words tells a convolution from a pooling.
+        if window in _PARAMETER_TYPES:
+            record["ParameterType"] = _PARAMETER_TYPES[window]
+        shape = (layer.get("outputs") or [{}])[0].get("shape")
+        if window == "convolution" and shape is not None and len(shape) > 1:
+            record["OutMaps"] = shape[1]
         padding = layer.get("padding")
         if padding is not None:
             axes = len(kernel)

@@ -93,7 +93,8 @@ def export(
             if not done.runs:
                 reasons = "; ".join(f"{name}: {why}" for name, why in done.left_out.items())
                 raise MeasurementError(f"{dataset}: no run can be written so ({reasons})")
-            idling, why = _idling_power(dataset, chosen, zone)
+            whole = [run for run in chosen if run.name not in done.left_out]
+            idling, why = _idling_power(dataset, whole, zone)
             done.lines.append(why)
             if idling is not None:
                 write_indented(beside / IDLING_POWER, idling)
@@ -165,5 +166,9 @@ def _idle_of_runs(runs: Sequence[Path], kind: str, zone: Zone) -> tuple[dict[str
                 or started_short(read_json(run / RUN_JSON), zone),
                 "avg_idle_power": stated.get("avg_idle_power", mean * 1000.0),
             }
-            return plain, f"{IDLING_POWER}: {kind} of {run.name}, {rail}"
+            what = {
+                "cold": "the cold baseline", "sampler": "idle with the sampler alone"
+            }[kind]  # fmt: skip
+            watts = plain["avg_idle_power"] / 1e6
+            return plain, f"{IDLING_POWER}: {watts:.4g} W, {what} of {run.name}, {rail}"
     return None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgejoule.dataset.older.engine_info import engine_info
+from edgejoule.dataset.older.engine_info import INSPECTOR, engine_info
 from edgejoule.dataset.older.layout import ENGINE_INFO, LAYER_TIMES, POWER_LOG, RUN_FILE
 from edgejoule.dataset.older.power_export import power_lines
 from edgejoule.dataset.older.times import Zone, format_short
@@ -19,10 +19,12 @@ from edgejoule.dataset.older.writing import (
     write_layer_times,
     write_power_log,
 )
-from edgejoule.dataset.run_directory import RUN_JSON
+from edgejoule.dataset.tables.source import open_run, part
 from edgejoule.errors import MeasurementError
 from edgejoule.files import read_json
 from edgejoule.summary import Inferences, read_inferences
+
+_NEEDED = ("engine.json", "inferences.parquet", "layers.parquet")
 
 
 def export_run(
@@ -105,28 +107,38 @@ def _write_power(
     return len(power.t_ns), why
 
 
-def _standing(about: dict[str, Any]) -> list[str]:
+def _standing(about: Mapping[str, Any]) -> list[str]:
     """Say what of a run an older script cannot see."""
     notes = ["its power is simulated"] if about["simulated"] else []
+    held_ms = part(about, "summary", "profiled", "held_ms_mean")
+    if held_ms:
+        notes.append(
+            f"the profiler itself holds each inference up by {held_ms:.3g} ms on average: it is in "
+            "the latencies, and energy that is made of them gives a part of itself to it"
+        )
     if about["status"] != "complete":
         notes.append(f"the run is {about['status']}: {'; '.join(about.get('missing', ()))}")
     return notes
 
 
-def _read_run(run: Path) -> tuple[dict[str, Any], dict[str, Any], Inferences]:
+def _read_run(run: Path) -> tuple[Mapping[str, Any], dict[str, Any], Inferences]:
     """Return `run.json`, `engine.json` and the profiled inferences.
 
     Raises:
-        MeasurementError: One of them is not there or damaged.
+        MeasurementError: A file that is read is not there, or has other bytes than were sealed.
     """
-    about = read_json(run / RUN_JSON)
-    for name in ("engine.json", "inferences.parquet", "layers.parquet"):
-        if not (run / name).is_file():
+    source = open_run(run)
+    for name in _NEEDED:
+        if not source.has(name):
             raise MeasurementError(f"it has no {name}")
+    # Wrong bytes must not become right-looking text.
+    for name in source.run["files"]:
+        if name in (*_NEEDED, "power.parquet", "idle.json") or INSPECTOR.fullmatch(name):
+            source.checked(name)
     profiled = read_inferences(run / "inferences.parquet").get("profiled")
     if profiled is None:
         raise MeasurementError("no inference was profiled")
-    return about, read_json(run / "engine.json"), profiled
+    return source.run, read_json(run / "engine.json"), profiled
 
 
 def _durations(path: Path, layers: int, inferences: int) -> np.ndarray:
@@ -162,7 +174,7 @@ def _callbacks(end_ns: np.ndarray, zone: Zone) -> Callable[[int], np.ndarray]:
 
 
 def _run_file(
-    about: dict[str, Any],
+    about: Mapping[str, Any],
     layers: Sequence[dict[str, Any]],
     start_ns: np.ndarray,
     end_ns: np.ndarray,
@@ -195,7 +207,7 @@ def _run_file(
     }
 
 
-def started_short(about: dict[str, Any], zone: Zone) -> str:
+def started_short(about: Mapping[str, Any], zone: Zone) -> str:
     """Return when a run started as local `20241121-052004`."""
     started = datetime.fromisoformat(about["started_at"].replace("Z", "+00:00"))
     utc_us = np.array([round(started.timestamp() * 1e6)])

@@ -8,7 +8,7 @@ is run again.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,9 @@ from edgejoule.dataset.older.layout import find_recording, recording_names
 from edgejoule.dataset.older.recording import read_recording
 from edgejoule.dataset.older.tables import Supply, supply_of
 from edgejoule.dataset.older.times import Zone
-from edgejoule.dataset.run_directory import check_result_folder, existing_run
+from edgejoule.dataset.run_directory import check_result_folder, existing_run, run_directories
 from edgejoule.errors import MeasurementError, UsageError
-from edgejoule.files import sha256_of
+from edgejoule.files import canonical_json, sha256_of
 
 _NOTHING_SAID = Said()
 Progress = Callable[[str, int, int], None]
@@ -122,11 +122,12 @@ def import_folder(
     names, others = recording_names(folder, models)
     _check_dataset(folder, dataset)
     supply = supply_of(said.board)
+    before = _imported_before(dataset)
     done = Imported(dataset, [], others)
     for name in names:
         began = time.monotonic()
         try:
-            run = _import_one(folder, dataset, name, zone, said, supply, dry_run, progress)
+            run = _import_one(folder, dataset, name, zone, said, supply, before, dry_run, progress)
         except MeasurementError as error:
             run = ImportedRun(name, "failed", error=str(error))
         run.seconds = time.monotonic() - began
@@ -154,6 +155,23 @@ def _check_dataset(folder: Path, dataset: Path) -> None:
     check_result_folder(dataset)
 
 
+def _imported_before(dataset: Path) -> dict[bytes, Mapping[str, Any]]:
+    """Return the recordings that a dataset has: hashes of the files -> `run.json`.
+
+    Not by the run's name: that has the board in it, which a user may say later.
+    """
+    found: dict[bytes, Mapping[str, Any]] = {}
+    for path in run_directories(dataset) if dataset.is_dir() else []:
+        try:
+            run = existing_run(dataset, path.name)
+        except MeasurementError:
+            continue  # whoever needs its name says what is wrong with it
+        files = ((run or {}).get("imported") or {}).get("files")
+        if run is not None and files:
+            found[canonical_json(files)] = {**run, "run": path.name}
+    return found
+
+
 def _import_one(
     folder: Path,
     dataset: Path,
@@ -161,6 +179,7 @@ def _import_one(
     zone: Zone,
     said: Said,
     supply: Supply,
+    before: Mapping[bytes, Mapping[str, Any]],
     dry_run: bool,
     progress: Progress,
 ) -> ImportedRun:
@@ -171,19 +190,19 @@ def _import_one(
 
     run_name = name_of(dataset, name, config_of(name, read_run_file(recording.run_file), said))
     facts = ImportedRun(name, "would import", run_name, bytes=size)
-    before = existing_run(dataset, run_name) if dataset.is_dir() else None
-    if before is not None:
-        if (before.get("imported") or {}).get("files") != hashes:
-            raise MeasurementError(
-                f"{dataset / run_name} is another run already",
-                "import into another --dataset, or move that run away",
-            )
-        facts.action, facts.status = "known", before["status"]
-        if before["weights"] != said.weights:
+    known = before.get(canonical_json(hashes))
+    if known is not None:
+        facts.action, facts.run, facts.status = "known", known["run"], known["status"]
+        if known["weights"] != said.weights:
             facts.other.append("weights")
-        if before["board_id"] != said.board:
+        if known["board_id"] != said.board:
             facts.other.append("board")
         return facts
+    if dataset.is_dir() and existing_run(dataset, run_name) is not None:
+        raise MeasurementError(
+            f"{dataset / run_name} is another run already",
+            "import into another --dataset, or move that run away",
+        )
 
     def told(what: str, done: int, total: int) -> None:
         progress(f"{name}: {what}", done, total)
@@ -191,7 +210,9 @@ def _import_one(
     read = read_recording(recording, zone, told)
     facts.layers, facts.inferences = len(read.durations_ms), read.inferences
     if dry_run:
-        facts.notes, facts.missing = read.notes, [*read.missing, *absent(read)]
+        facts.notes, facts.missing = [*read.notes], [*read.missing, *absent(read)]
+        if read.power_ns is not None:
+            facts.notes.append(supply.note)
         if read.wrong:
             facts.missing.insert(0, read.wrong)
         return facts
