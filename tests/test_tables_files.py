@@ -238,8 +238,8 @@ def test_without_a_loaded_baseline_classic_power_is_above_the_cold_one(tmp_path:
         build(tmp_path / "raw_data", name, energy=rows, idle=idle)
     write_tables(tmp_path / "raw_data", classic=True, say=said.append)
     assert said == [
-        "cold has no loaded baseline: its power in the classic tables is above its cold baseline",
-        "none has no loaded baseline: its power in the classic tables is unknown",
+        "no loaded baseline: power in the classic tables is above the cold baseline for cold",
+        "no loaded baseline: power in the classic tables is unknown for none",
     ]
     table = table_at(tmp_path / "raw_data-tables", "classic/pooling").to_pylist()
     # 2 mJ in 0.3 ms are 6666.7 mW, of which 1500 mW are idle.
@@ -267,7 +267,10 @@ def test_the_command_replaces_its_own_tables_whole(
     assert command(dataset, "-o", out, "--run", "lenet", "--format", "csv") == 0
     assert files_below(out) == ["energy.csv", "layers.csv", "runs.csv", "tables.json"]
     said = capsys.readouterr()
-    assert said.out.splitlines()[-1] == f"{out}: 1 runs; rows: layers 3, runs 1, energy 6"
+    assert said.out.splitlines()[-2:] == [
+        f"{out}: 1 runs; rows: layers 3, runs 1, energy 6",
+        f"what each column means: {out / 'tables.json'}",
+    ]
     assert "1 convolutional layers are not in the classic tables" in said.err
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
@@ -295,9 +298,11 @@ def test_a_damaged_run_leaves_the_tables_as_they_were(
     assert command(dataset, "-o", out) == 0
     before = {name: (out / name).read_bytes() for name in files_below(out)}
     path.write_bytes(path.read_bytes()[:-1])
+    capsys.readouterr()
     assert command(dataset, "-o", out) == 1
     said = capsys.readouterr().err
-    assert said.count("\n") == 1
+    assert said.splitlines()[0] == "layers of lenet: 0 of 1"  # how far it is, without a terminal
+    assert len(said.splitlines()) == 2
     assert "layers.parquet cannot be used: it has other bytes than run.json says" in said
     assert {name: (out / name).read_bytes() for name in files_below(out)} == before
 

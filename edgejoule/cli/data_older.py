@@ -106,6 +106,8 @@ def _import(arguments: argparse.Namespace) -> int:
         for name in done.no_recordings:
             print(f"{arguments.folder / name} holds no recording")
         print(_sum(done))
+        if any(run.action == "imported" for run in done.runs):
+            print(f"next: report.py {done.dataset}; data_version.py tables {done.dataset}")
     return EXIT_WRONG if done.failed else EXIT_DONE
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from edgejoule.cli.data_options import Verbs, add_verb, dataset_argument
@@ -57,19 +56,23 @@ def add(verbs: Verbs[argparse.ArgumentParser]) -> None:
 
 
 def _tables(arguments: argparse.Namespace) -> int:
-    from edgejoule.dataset.tables.files import parse_formats, write_tables
+    from edgejoule.dataset.tables.files import DICTIONARY, parse_formats, write_tables
+    from edgejoule.report.progress import Progress
 
-    done = write_tables(
-        arguments.dataset,
-        arguments.output,
-        runs=arguments.runs,
-        formats=parse_formats(arguments.formats),
-        method=arguments.method,
-        rail=arguments.rail,
-        classic=arguments.classic,
-        incomplete=arguments.allow_incomplete,
-        say=lambda line: print(f"note: {line}", file=sys.stderr),
-    )
+    with Progress() as progress:
+        done = write_tables(
+            arguments.dataset,
+            arguments.output,
+            runs=arguments.runs,
+            formats=parse_formats(arguments.formats),
+            method=arguments.method,
+            rail=arguments.rail,
+            classic=arguments.classic,
+            incomplete=arguments.allow_incomplete,
+            say=lambda line: progress.line(f"note: {line}"),
+            progress=progress.update,
+        )
     rows = ", ".join(f"{name} {count}" for name, count in done.rows.items())
     print(f"{done.folder}: {len(done.runs)} runs; rows: {rows}")
+    print(f"what each column means: {done.folder / DICTIONARY}")
     return EXIT_DONE

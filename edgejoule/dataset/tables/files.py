@@ -28,11 +28,11 @@ from edgejoule.dataset.tables.classic import (
     cold_idle_mw,
 )
 from edgejoule.dataset.tables.layer_columns import LAYER_TABLE_VERSION
-from edgejoule.dataset.tables.layer_table import table_of_runs
+from edgejoule.dataset.tables.layer_table import listed, table_of_runs
 from edgejoule.dataset.tables.meanings import columns_of
 from edgejoule.dataset.tables.run_columns import ENERGY_TABLE_VERSION, RUN_TABLE_VERSION
 from edgejoule.dataset.tables.run_table import energy_table, run_table
-from edgejoule.dataset.tables.source import Say, SourceRun, choose_runs, dataset_facts
+from edgejoule.dataset.tables.source import Progress, Say, SourceRun, choose_runs, dataset_facts
 from edgejoule.errors import EdgejouleError, UsageError
 from edgejoule.files import disk_error, files_below, sha256_of, sync_file, sync_folder, write_json
 
@@ -83,6 +83,7 @@ def write_tables(
     classic: bool = False,
     incomplete: bool = False,
     say: Say = lambda line: None,
+    progress: Progress = lambda what, done, total: None,
 ) -> Written:
     """Make all tables of a dataset and write them into a folder, which is replaced whole.
 
@@ -96,6 +97,7 @@ def write_tables(
         classic: Write the three tables of the older pipeline, too.
         incomplete: Take incomplete and failed runs, too.
         say: Gets a line for whatever is left out, and why.
+        progress: Is told what is read, and how many runs of how many.
 
     Raises:
         UsageError: No such dataset, run, method or rail, or the folder holds other things.
@@ -111,7 +113,7 @@ def write_tables(
     for name, why in left_out.items():
         say(f"{name} is left out: {why}")
     facts = dataset_facts(dataset, chosen)
-    layers = table_of_runs(chosen, facts, method=method, rail=rail, say=say)
+    layers = table_of_runs(chosen, facts, method=method, rail=rail, say=say, progress=progress)
     tables = {
         "layers": layers,
         "runs": run_table(chosen, facts, rail=rail),
@@ -159,9 +161,15 @@ def _cold(layers: pa.Table, runs: Sequence[SourceRun], say: Say) -> dict[str, fl
         for one in runs
         if one.name in rails and one.name not in loaded
     }
-    for name, mean_mw in cold.items():
-        above = "unknown" if mean_mw is None else "above its cold baseline"
-        say(f"{name} has no loaded baseline: its power in the classic tables is {above}")
+    for above, who in (
+        (
+            "above the cold baseline",
+            [name for name, mean_mw in cold.items() if mean_mw is not None],
+        ),
+        ("unknown", [name for name, mean_mw in cold.items() if mean_mw is None]),
+    ):
+        if who:
+            say(f"no loaded baseline: power in the classic tables is {above} for {listed(who)}")
     return cold
 
 

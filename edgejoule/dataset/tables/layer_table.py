@@ -17,6 +17,7 @@ from edgejoule.dataset.tables.layer_columns import LAYER_TABLE_VERSION, layer_ta
 from edgejoule.dataset.tables.layer_features import layer_features
 from edgejoule.dataset.tables.source import (
     LayerRuntimes,
+    Progress,
     Say,
     SourceRun,
     choose_runs,
@@ -75,6 +76,7 @@ def table_of_runs(
     method: str | None = None,
     rail: str | None = None,
     say: Say = lambda line: None,
+    progress: Progress = lambda what, done, total: None,
 ) -> pa.Table:
     """As `layer_table`, of runs already chosen; `facts` is what `dataset_facts` says of them."""
     import pyarrow as pa
@@ -83,7 +85,8 @@ def table_of_runs(
     offered: set[tuple[str, str]] = set()
     without: dict[str, list[str]] = {}
     with_energy = False
-    for one in runs:
+    for number, one in enumerate(runs):
+        progress(f"layers of {one.name}", number, len(runs))
         if not (one.has("engine.json") and one.has("layers.parquet")):
             say(f"{one.name} is left out: it has no layers")
             continue
@@ -100,13 +103,14 @@ def table_of_runs(
     if not with_energy:
         _refuse_unknown(offered, method, rail)
     for why, names in without.items():
-        say(f"no energy of layers in this table for {_listed(names)}: {why}")
+        say(f"no energy of layers in this table for {listed(names)}: {why}")
     header = {"table": "layers", "table_version": LAYER_TABLE_VERSION, "dataset": dict(facts)}
     text = json.dumps(header, sort_keys=True).encode()
     return pa.table(columns, layer_table_schema().with_metadata({METADATA_KEY: text}))
 
 
-def _listed(names: Sequence[str], most: int = 3) -> str:
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Return names for people: the first few, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 

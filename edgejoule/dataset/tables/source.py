@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 Say = Callable[[str], None]
+Progress = Callable[[str, int, int], None]
 # Values of a group of layers that are in memory at a time; the file is read once per group.
 _VALUES_AT_ONCE = 1 << 24
 _BATCH = 1 << 19
@@ -173,7 +174,10 @@ def choose_runs(
 
 def _folders(dataset: Path) -> list[Path]:
     if not dataset.is_dir():
-        raise UsageError(f"{dataset} is no folder", "give the folder of a dataset (raw_data)")
+        raise UsageError(
+            f"{dataset} is no folder",
+            "give a dataset's; data_version.py pull brings one, run_experiment.sh measures one",
+        )
     if (dataset / RUN_JSON).exists():
         raise UsageError(
             f"{dataset} is one run, not a dataset", f"give {dataset.parent}, and --run to choose"
