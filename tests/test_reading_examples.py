@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+import edgejoule
 from edgejoule.dataset.tables.files import write_tables
 from edgejoule.dataset.verify import verify
 from tests.support_measured import NETWORKS, measured_copy
+from tests.support_prediction import build_dataset
 from tests.support_tables import build
 
 pytestmark = pytest.mark.once("pandas, polars, DuckDB, dvc and Jupyter are absent there")
@@ -169,14 +171,38 @@ def test_it_pulls_plots_and_scores(
     images = sum("image/png" in one.get("data", {}) for outputs in cells for one in outputs)
     assert images == 3
     assert "power" in shown(cells[2])
-    scores = shown(cells[-1])
+    scores = shown(cells[-2])
     for word in (*NETWORKS, "random forest", "linear in FLOPs and bytes"):
         assert word in scores
+    assert "2 networks are too few to learn from all but one" in shown(cells[-1])
 
 
 def code_cells() -> list[str]:
     notebook = json.loads(NOTEBOOK.read_text(encoding="utf-8"))
     return ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def test_a_network_that_was_left_out_is_predicted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for library in ("pandas", "sklearn"):
+        pytest.importorskip(library)
+    matplotlib = pytest.importorskip("matplotlib")
+    matplotlib.use("agg")
+    import pandas as pd
+
+    build_dataset(tmp_path / "raw_data", range(5))
+    monkeypatch.setenv("EDGEJOULE_DATASET", str(tmp_path / "raw_data"))
+    monkeypatch.delenv("EDGEJOULE_REMOTE", raising=False)
+    known = edgejoule.open(tmp_path / "raw_data").layers()
+    seen: list[Any] = []
+    names = {"pd": pd, "plt": pytest.importorskip("matplotlib.pyplot"), "display": seen.append}
+    names |= {"dataset": tmp_path / "raw_data", "known": known}
+    exec(code_cells()[-1], names)
+    assert names["left_out"] not in names["model"]["networks"]
+    assert len(names["model"]["networks"]) == 4
+    (totals,) = seen
+    assert totals.measured["latency_ms"] == pytest.approx(totals.value["latency_ms"], rel=0.5)
 
 
 @pytest.mark.parametrize("place", ["", "examples"])
