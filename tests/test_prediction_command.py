@@ -212,3 +212,14 @@ def test_a_changed_run_is_not_learnt_from(
     assert "other bytes than run.json says" in capsys.readouterr().err
     reseal(folder / "net0")
     assert main(["fit", str(folder), "-o", str(tmp_path / "m.npz")]) == 0
+
+
+def test_a_file_that_is_no_model_is_not_written_over(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "readings.npz"
+    np.savez(path, mine=np.arange(3))
+    before = path.read_bytes()
+    words = refusal(["fit", str(dataset), "-o", str(path)], capsys)
+    assert "is no model that this version reads; move it away, or give" in words
+    assert path.read_bytes() == before

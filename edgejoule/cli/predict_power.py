@@ -146,7 +146,7 @@ def _load(arguments: argparse.Namespace) -> tuple[Source, Training]:
         filters,
         arguments.runs,
         allow_simulated=arguments.allow_simulated,
-        say=lambda line: None if "has no energy" in line else _say(line),
+        say=_say,
     )
     return source, training_of(source.rows, source.runs)
 
@@ -157,12 +157,33 @@ def _fit(arguments: argparse.Namespace) -> int:
     from edgejoule.prediction.text import model_text
 
     check_suffix(arguments.output)
+    _check_replaced(arguments.output)
     source, training = _load(arguments)
+    _say(f"fitting {len(source.rows)} layers of {len(training.names())} networks")
     model = build_model(source, training, arguments.seed)
     save_model(arguments.output, model)
     print(model_text(model))
-    print(f"\n{arguments.output}")
+    print(f"\n{arguments.output}\nnext: predict_power.py predict {arguments.output} NETWORK")
     return 0
+
+
+def _check_replaced(path: Path) -> None:
+    """Refuse to write over a file that is no model.
+
+    Raises:
+        UsageError: It is something else.
+    """
+    from edgejoule.prediction.model_file import load_model
+
+    if not path.exists():
+        return
+    try:
+        load_model(path)
+    except UsageError as error:
+        raise UsageError(
+            f"{path} is there and is no model that this version reads",
+            "move it away, or give another -o",
+        ) from error
 
 
 def _score(arguments: argparse.Namespace) -> int:
