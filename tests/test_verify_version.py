@@ -31,7 +31,7 @@ def test_a_run_that_is_another_than_the_versions_is_an_error(dataset):
     reseal(dataset / "a")
     (found,) = said(dataset)
     assert found[:2] == ("a/run.json", ERROR)
-    assert "is another run than the version's; pull --run a brings that one back" in found[2]
+    assert "is another run than the version's; push --allow-change replaces it" in found[2]
     write_pointer(dataset, "a")  # as push --allow-change does
     assert said(dataset) == [("a.dvc", NOTE, "is not in a version yet: push")]
     assert verify_dataset(dataset).ok()

@@ -24,7 +24,7 @@ _UNITS = {"latency_ms": ("latency", "ms"), "energy_mj": ("energy", "mJ")}
 # State -> what it means and what to do.
 _ADVICE = {
     "damaged": "its files are not those of its run.json: delete what is wrong, then pull --run",
-    "changed": "another run than the version's: rename it, or push --allow-change",
+    "changed": "another run than the version's: push --allow-change, or move it out and pull",
     "vanished": "this folder had it: pull --run brings it back",
     "new": "not in the version yet: push sends it",
     "removed": "others took it out of the version: push --run sends it all the same",

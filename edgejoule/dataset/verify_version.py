@@ -125,7 +125,7 @@ def _compare(
     problem = next(_contradictions(folder, pointer), None)
     if problem and same:
         run = folder.name
-        advice = f"pull --run {run} brings that one back, push --allow-change replaces it"
+        advice = f"push --allow-change replaces it; or move this one out, then pull --run {run}"
         return [Finding(f"{run}/{RUN_JSON}", f"is another run than the version's; {advice}")]
     if problem:
         return [Finding(name, f"does not belong to the run that is here: {problem}")]

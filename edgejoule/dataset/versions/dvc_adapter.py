@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from edgejoule.dataset.versions.dagshub import TOKEN_VARIABLE, basic_authorization, redact, user_of
+from edgejoule.dataset.versions.pointers import read_pointer
 from edgejoule.dataset.versions.remotes import Remote
 from edgejoule.dataset.versions.stores import CONFIG, IN_MEMORY, local_section, safe_text
 from edgejoule.errors import EdgejouleError, MeasurementError, ServerError, TokenError, UsageError
@@ -143,15 +144,30 @@ def check_pointer(repo: Any, run: str) -> None:
     """Refuse a pointer that leads elsewhere than to the run's folder.
 
     Raises:
-        MeasurementError: It does.
+        MeasurementError: It does, or says anything else that a pointer of a run does not.
     """
     folder = Path(repo.root_dir) / run
-    stages = repo.stage.load_file(str(pointer_of(folder.parent, run)))
-    if [str(out.fs_path) for stage in stages for out in stage.outs] != [str(folder)]:
+    path = pointer_of(folder.parent, run)
+    stages = repo.stage.load_file(str(path))
+    read = read_pointer(run, path.read_text(encoding="utf-8"))
+    outs = [out for stage in stages for out in stage.outs]
+    # DVC would take files from the pointer itself, by names that nobody has looked at.
+    listed = [out for out in outs if out.files is not None or out.hash_name != "md5"]
+    if listed or any(stage.deps or stage.cmd for stage in stages):
+        raise MeasurementError(
+            f"{run}.dvc says more than where the run is", f"refused; {_owner_mends(run)}"
+        )
+    if read is None or [out.hash_info.value for out in outs] != [read.oid]:
+        raise MeasurementError(f"{run}.dvc contradicts itself", f"refused; {_owner_mends(run)}")
+    if [str(out.fs_path) for out in outs] != [str(folder)]:
         raise MeasurementError(
             f"{run}.dvc does not point at the folder {run}",
-            f"pull --rev an older version; its owner mends it: git checkout REV -- {run}.dvc",
+            f"pull --rev an older version; {_owner_mends(run)}",
         )
+
+
+def _owner_mends(run: str) -> str:
+    return f"its owner mends it: git checkout REV -- {run}.dvc"
 
 
 def _remote_config(dataset: Path, remote: Remote, token: str | None) -> dict[str, Any]:

@@ -180,6 +180,12 @@ def _settings(dataset: Path, remote: Remote | None) -> list[str]:
         "core.quotepath": "false",
         # A foreign version's link could lead what is written here out of the folder.
         "core.symlinks": "false",
+        "submodule.recurse": "false",
+        "protocol.ext.allow": "never",
+        "protocol.fd.allow": "never",
+        # A pointer that went and another that came are not one that was renamed.
+        "merge.renames": "false",
+        "merge.directoryRenames": "false",
         # A mounted dataset may belong to another user than the container's.
         "safe.directory": str(dataset),
         "advice.detachedHead": "false",

@@ -11,6 +11,7 @@ from edgejoule.dataset.run_directory import RUN_JSON, run_directories
 from edgejoule.dataset.verify import check_hashes, run_json_is_whole
 from edgejoule.dataset.versions import dvc_adapter as dvc
 from edgejoule.dataset.versions.dagshub import need_token, user_of
+from edgejoule.dataset.versions.foreign import check_tree
 from edgejoule.dataset.versions.git import git_succeeds, remote_refs, run_git
 from edgejoule.dataset.versions.locking import one_at_a_time
 from edgejoule.dataset.versions.notes import note_here
@@ -116,7 +117,9 @@ def pull(
         chosen = _chosen(remote, version, runs)
         refuse_collisions(dataset, chosen)
         set_git_remote(dataset, remote)
-        join(dataset, branch)
+        check_tree(dataset, commit)
+        for line in join(dataset):
+            say(line)
         if rev is not None:
             run_git(dataset, "checkout", "--quiet", "--detach", commit)
         set_store_here(dataset, remote)

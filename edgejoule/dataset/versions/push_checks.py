@@ -122,7 +122,8 @@ def compare(
         else:
             raise MeasurementError(
                 f"{run} is another run here than in the version",
-                "rename the one here; or push --allow-change to replace the version's",
+                "move it out of the dataset and pull --run; or push --allow-change to replace the "
+                "version's (older versions keep it)",
             )
     here = {path.name for path in run_directories(dataset)}
     vanished = sorted((set(had_here(dataset)) - here) & set(version)) if whole else []

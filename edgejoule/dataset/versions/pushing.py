@@ -44,7 +44,8 @@ from edgejoule.dataset.versions.repository import (
 )
 from edgejoule.dataset.versions.stamps import stamp
 from edgejoule.dataset.versions.stores import with_store_of
-from edgejoule.dataset.versions.transfer import Meter, megabytes, send
+from edgejoule.dataset.versions.strays import find_strays, refuse_absent, with_lost_pointers
+from edgejoule.dataset.versions.transfer import Meter, md5_of_file, megabytes, send
 from edgejoule.errors import MeasurementError, UsageError
 from edgejoule.files import disk_errors, sha256_of
 from edgejoule.report.progress import Progress
@@ -152,21 +153,27 @@ def push(
             dataset, version, chosen, whole=not runs, named=bool(runs), allow_change=allow_change
         )
         set_git_remote(dataset, remote)
-        join(dataset, branch)
+        for line in join(dataset):
+            say(line)
+        plan = with_lost_pointers(dataset, plan, version)
+        strays = find_strays(dataset, remote, plan, version)
+        apart = tuple(run for run in strays if run in refused and run not in version)
         for run in plan.new:
             check_run(dataset, run)
         sent, looked_at = _send_data(
             dataset, remote, token, plan, version, allow_change=allow_change, deep=deep, say=say,
             progress=progress or Progress(quiet=True),
+            strays=[run for run in strays if run not in apart],
         )  # fmt: skip
-        _take_out(dataset, plan.vanished)
+        _take_out(dataset, (*plan.vanished, *apart))
         set_store(dataset, remote)
         text = message or _message(plan)
-        commit_files(dataset, text, [f"{run}.dvc" for run in (*plan.new, *plan.vanished)])
+        changed = (*plan.new, *plan.vanished, *apart)
+        commit_files(dataset, text, [f"{run}.dvc" for run in changed])
         moved = tags.publish(
             dataset, remote, token, branch, message=text, name=tag, allow_change=allow_change
         )
-        _take_note(dataset, plan)
+        _take_note(dataset, plan, apart)
         return Pushed(
             remote, plan.new, plan.known, refused, head(dataset),
             version=tags.version_of(dataset), moved=moved is not None, taken_out=plan.vanished,
@@ -212,6 +219,7 @@ def _send_data(
     deep: bool,
     say: Say,
     progress: Progress,
+    strays: Sequence[str],
 ) -> tuple[int, int]:
     """Add what is new, send what the store lacks, and look at every object there.
 
@@ -221,25 +229,71 @@ def _send_data(
     Raises:
         MeasurementError: The store lacks something after all.
     """
-    if not plan.sent:
+    if not plan.sent and not strays:
         return 0, 0
     with dvc.opened(dataset, remote, token) as repo:
+        refuse_absent(repo, dataset, remote, strays)
         _add(repo, dataset, plan.new, version, allow_change=allow_change, say=say, show=progress)
-        objects: dict[str, StoredObject] = {}
-        for run in plan.sent:
-            objects.update((item.oid, item) for item in _objects(repo, dataset, run))
-        every = list(objects.values())
-        meter = Meter("asking the store", len(every), 0, progress)
-        bad = check_objects(repo, every, deep=deep, seen=meter.seen)
-        noted = set(noted_damaged(dataset, remote.store)) & set(objects)
-        lacking = [item for item in every if item.oid in noted | {one.object.oid for one in bad}]
+        every, lacking, noted = _lacking(repo, dataset, remote, plan, deep=deep, show=progress)
+        if _mend_cache(repo, dataset, lacking):
+            every, lacking, noted = _lacking(repo, dataset, remote, plan, deep=deep, show=progress)
         if lacking:
             total = sum(item.size or 0 for item in lacking)
             say(f"sending {_objects_count(lacking)}, {megabytes(total)}, to {remote.label}")
             send(repo, lacking, Meter("sending", len(lacking), total, progress))
             _look_again(repo, remote, lacking, noted, deep=deep)
-        forget_damaged(dataset, remote.store, objects)
+        forget_damaged(dataset, remote.store, [item.oid for item in every])
         return len(lacking), len(every)
+
+
+def _lacking(
+    repo: Any, dataset: Path, remote: Remote, plan: Plan, *, deep: bool, show: Progress
+) -> tuple[list[StoredObject], list[StoredObject], set[str]]:
+    """Return all objects of the runs, those that the store lacks or has wrong, and those noted."""
+    objects: dict[str, StoredObject] = {}
+    for run in plan.sent:
+        objects.update((item.oid, item) for item in _objects(repo, dataset, run))
+    every = list(objects.values())
+    bad = check_objects(
+        repo, every, deep=deep, seen=Meter("asking the store", len(every), 0, show).seen
+    )
+    noted = set(noted_damaged(dataset, remote.store)) & set(objects)
+    wrong = noted | {one.object.oid for one in bad}
+    return every, [item for item in every if item.oid in wrong], noted
+
+
+def _mend_cache(repo: Any, dataset: Path, objects: Sequence[StoredObject]) -> bool:
+    """Make objects of the cache anew that a power cut or a bad disk has left wrong.
+
+    DVC takes an object that is there for right. It is sent under its right name, so what is in it
+    has to be looked at before.
+
+    Returns:
+        Whether there was any.
+
+    Raises:
+        MeasurementError: It comes out wrong again.
+    """
+
+    def wrong() -> list[StoredObject]:
+        return [
+            item
+            for item in objects
+            if not item.local.is_file() or md5_of_file(item.local) != item.oid.partition(".")[0]
+        ]
+
+    found = wrong()
+    for item in found:
+        item.local.unlink(missing_ok=True)
+    for run in sorted({name.partition("/")[0] for item in found for name in item.files}):
+        dvc.add_runs(repo, {run: pointer_meta(dataset, run)})
+    if found and (still := wrong()):
+        name = ", ".join(still[0].files) or still[0].oid
+        raise MeasurementError(
+            f"the cache {dataset / '.dvc' / 'cache'} does not keep {name} right",
+            "check the disk; then data_version.py verify, and push again",
+        )
+    return bool(found)
 
 
 def _add(
@@ -274,7 +328,8 @@ def _add(
         if now is None or now.oid != before.oid:
             raise MeasurementError(
                 f"{run} is another run here than in the version",
-                "rename the one here; or push --allow-change to replace the version's",
+                "move it out of the dataset and pull --run; or push --allow-change to replace the "
+                "version's (older versions keep it)",
             )
 
 
@@ -317,9 +372,12 @@ def _take_out(dataset: Path, runs: Sequence[str]) -> None:
         dvc.pointer_of(dataset, run).unlink(missing_ok=True)
 
 
-def _take_note(dataset: Path, plan: Plan) -> None:
-    """Remember what was here, and that all of it was just checked."""
-    forget_here(dataset, plan.vanished)
+def _take_note(dataset: Path, plan: Plan, apart: Sequence[str]) -> None:
+    """Remember what was here, and that all of it was just checked.
+
+    What is kept from others, `apart`, was not taken out by them: it may be forced later.
+    """
+    forget_here(dataset, (*plan.vanished, *apart))
     note_here(dataset, {run: sha256_of(dataset / run / RUN_JSON) for run in plan.sent})
     stamp(dataset, plan.new)
 

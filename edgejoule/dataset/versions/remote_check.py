@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +49,7 @@ from edgejoule.files import sha256_of
 Progress = Callable[[int, int, int], None]
 
 _JOBS = 8
+_MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class RemoteReport:
 
 
 @dataclass
-class _Listing:
+class Listing:
     """What a version consists of, as far as it could be found out."""
 
     objects: dict[str, StoredObject] = field(default_factory=dict)
@@ -167,7 +169,7 @@ def check_remote(
         chosen = {run: text for run, text in texts.items() if not runs or run in runs}
         token = token if remote.store_takes_token else None
         with dvc_adapter.opened(home, remote, token) as repo:
-            listing = _list(repo, dataset, chosen)
+            listing = list_version(repo, dataset, chosen)
             left = [x for oid, x in listing.objects.items() if not listing.is_settled(oid)]
             seen = _counted(progress, listing)
             found = check_objects(repo, left, deep=deep, seen=seen)
@@ -214,9 +216,9 @@ def _fetched(home: Path, remote: Remote, token: str | None, branch: str, rev: st
     return run_git(home, *words).strip()
 
 
-def _list(repo: Any, dataset: Path, texts: Mapping[str, str]) -> _Listing:
+def list_version(repo: Any, dataset: Path, texts: Mapping[str, str]) -> Listing:
     """Find out what the runs consist of."""
-    listing = _Listing()
+    listing = Listing()
     pointers = [read_pointer(run, text) for run, text in texts.items()]
     for run, pointer in zip(texts, pointers, strict=True):
         if pointer is None:
@@ -241,8 +243,8 @@ def _joined(old: StoredObject | None, new: StoredObject) -> StoredObject:
     return StoredObject(new.oid, new.local, known.size, (*old.files, *new.files), known.sha256)
 
 
-def _list_run(repo: Any, dataset: Path, pointer: Pointer) -> _Listing:
-    part, run = _Listing(), pointer.run
+def _list_run(repo: Any, dataset: Path, pointer: Pointer) -> Listing:
+    part, run = Listing(), pointer.run
     local, own_json = cached(dataset, pointer.oid), dataset / pointer.run / RUN_JSON
     if own_json.is_file() and sha256_of(own_json) == pointer.run_json_sha256:
         part.intact.add(run)
@@ -275,7 +277,7 @@ def _list_run(repo: Any, dataset: Path, pointer: Pointer) -> _Listing:
 
 
 def _run_json(
-    repo: Any, dataset: Path, pointer: Pointer, oid: str | None, part: _Listing
+    repo: Any, dataset: Path, pointer: Pointer, oid: str | None, part: Listing
 ) -> dict[str, Any] | None:
     """Return what `run.json` of the version says; from here if possible, else from the remote."""
     if oid is None:
@@ -310,7 +312,8 @@ def _entries(content: bytes | None) -> dict[str, str]:
     """Return file -> MD5 of DVC's list of a folder's files, {} where it is none."""
     try:
         listed = json.loads(content or b"")
-        return {str(entry["relpath"]): str(entry["md5"]) for entry in listed}
+        found = {str(entry["relpath"]): str(entry["md5"]) for entry in listed}
+        return found if all(map(_MD5.fullmatch, found.values())) else {}
     except (ValueError, KeyError, TypeError):
         return {}
 
@@ -324,7 +327,7 @@ def _right(path: Path, oid: str) -> bytes | None:
     return content if md5_of(content) == oid.removesuffix(".dir") else None
 
 
-def _counted(progress: Progress | None, listing: _Listing) -> Callable[[int], None] | None:
+def _counted(progress: Progress | None, listing: Listing) -> Callable[[int], None] | None:
     if progress is None:
         return None
     total, done = len(listing.objects), [sum(map(listing.is_settled, listing.objects)), 0]
@@ -359,7 +362,7 @@ def _remember(
 
 
 def _findings(
-    dataset: Path, listing: _Listing, bad: Mapping[str, BadObject]
+    dataset: Path, listing: Listing, bad: Mapping[str, BadObject]
 ) -> Iterator[RemoteFinding]:
     """Yield what is wrong, by run and file."""
     found = list(listing.findings)

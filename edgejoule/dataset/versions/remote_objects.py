@@ -76,12 +76,18 @@ def objects_of(repo: Any, run: str) -> list[StoredObject]:
             files[hash_info.value] = (*files.get(hash_info.value, ()), f"{run}/{'/'.join(key)}")
         for oid, names in {**files, out.hash_info.value: (f"{run}/",)}.items():
             local = Path(cache.oid_to_path(oid))
+            if oid.endswith(".dir") and local.is_file() and not _is_list(local, oid):
+                local.unlink()  # cut by a power failure: made again from the run's files
             if not local.is_file():
                 raise MeasurementError(
                     f"the cache lacks object {oid} of {run}", f"pull --run {run} fetches it again"
                 )
             found.append(StoredObject(oid, local, local.stat().st_size, names))
     return found
+
+
+def _is_list(path: Path, oid: str) -> bool:
+    return md5_of(path.read_bytes()) == oid.removesuffix(".dir")
 
 
 def check_objects(

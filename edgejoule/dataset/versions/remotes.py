@@ -25,6 +25,7 @@ HTTP, S3 = "http", "s3"
 _S3_BUCKET = "s3://dvc"
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
 _SCP = re.compile(r"^(?:[\w.-]+@)?([\w.-]{2,}):(?!//)([^\\]+)$")  # user@host:path; not C:\path
+_HELPER = re.compile(r"^[A-Za-z0-9+.-]+::")  # a program of git's, as `ext::COMMAND`
 _STORES = {
     "s3", "gs", "azure", "abfs", "adl", "oss", "ssh", "http", "https", "webdav", "webdavs", "hdfs",
     "webhdfs", "gdrive",
@@ -83,10 +84,10 @@ class Remote:
         """Whether its store is on the configured host: then DVC gets the token."""
         if not self.shared:
             return False
-        return bool(re.match(rf"{re.escape(host())}/[^/]+/[^/]+\.(dvc|s3)$", self.endpoint)) or (
-            not self.endpoint
-            and bool(re.match(rf"{re.escape(host())}/[^/]+/[^/]+\.dvc$", self.dvc_url))
-        )
+        if self.endpoint:
+            own = re.match(rf"{re.escape(host())}/[^/]+/[^/]+\.(dvc|s3)$", self.endpoint)
+            return bool(own) and self.dvc_url.startswith("s3://")
+        return bool(re.match(rf"{re.escape(host())}/[^/]+/[^/]+\.dvc$", self.dvc_url))
 
     @property
     def needs_token(self) -> bool:
@@ -123,6 +124,8 @@ def remote_from_url(url: str) -> Remote:
     url = url.strip()
     if not url:
         raise UsageError("the address is empty", "say https://HOST/OWNER/NAME, or a folder")
+    if _HELPER.match(url) or url.startswith("-"):
+        raise UsageError(f"{url} is no git address", "say https://HOST/OWNER/NAME, or a folder")
     scheme = _SCHEME.match(url)
     parts = urllib.parse.urlsplit(url if scheme else "")
     if parts.password or (parts.username and scheme and scheme[1].lower() in {"http", "https"}):

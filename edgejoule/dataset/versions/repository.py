@@ -12,6 +12,12 @@ from pathlib import Path
 
 from edgejoule.dataset.run_directory import RUN_JSON, check_result_folder
 from edgejoule.dataset.versions import dvc_adapter as dvc
+from edgejoule.dataset.versions.foreign import (
+    check_tree,
+    keep_replaced,
+    take_files_whole,
+    unversioned,
+)
 from edgejoule.dataset.versions.git import (
     git_output,
     git_succeeds,
@@ -20,6 +26,7 @@ from edgejoule.dataset.versions.git import (
     remote_refs,
     run_git,
 )
+from edgejoule.dataset.versions.locking import one_at_a_time
 from edgejoule.dataset.versions.pointers import Pointer, pointers_at
 from edgejoule.dataset.versions.remotes import Remote, remote_from_url
 from edgejoule.dataset.versions.stores import (
@@ -46,6 +53,7 @@ _GITIGNORE = """\
 *.tmp
 """
 _DVCIGNORE = "# Runs being measured are no data yet.\n.partial\n"
+_DVC_GITIGNORE = "/config.local\n/tmp\n/cache\n"
 _WHOLE_FILES = ("dataset.json", "idling_power.json")
 _SMALL_FILES = (CONFIG, ".dvc/.gitignore", ".dvcignore", ".gitignore", *_WHOLE_FILES)
 FETCHED = "refs/remotes/origin/edgejoule"
@@ -63,8 +71,9 @@ def init(dataset: Path, *, commit: bool = True) -> bool:
     Raises:
         UsageError: The folder holds other things, is another git repository, or git or DVC is not
             installed.
+        MeasurementError: Another command is making it one.
     """
-    if is_repository(dataset):
+    if _is_made(dataset):
         return False
     check_result_folder(dataset)
     if (dataset / ".git").exists() and has_commits(dataset):
@@ -74,13 +83,23 @@ def init(dataset: Path, *, commit: bool = True) -> bool:
         dataset.mkdir(parents=True, exist_ok=True)
         if not (dataset / ".git").exists():
             init_repository(dataset)
-        dvc.init_dvc(dataset)
+    with one_at_a_time(dataset), disk_errors(dataset):
+        if _is_made(dataset):
+            return False  # another first push was faster
+        if (dataset / ".dvc").is_dir():  # of one that was killed at it
+            (dataset / ".dvc" / ".gitignore").write_text(_DVC_GITIGNORE, encoding="utf-8")
+        else:
+            dvc.init_dvc(dataset)
         (dataset / ".gitignore").write_text(_GITIGNORE, encoding="utf-8")
         (dataset / ".dvcignore").write_text(_DVCIGNORE, encoding="utf-8")
         write_settings(dataset, settings_for(None, {}))
     if commit:
         commit_files(dataset, "Make this folder a dataset with versions")
     return True
+
+
+def _is_made(dataset: Path) -> bool:
+    return is_repository(dataset) and (dataset / CONFIG).is_file()
 
 
 def has_commits(dataset: Path) -> bool:
@@ -127,13 +146,27 @@ def make_folder_remote(remote: Remote) -> None:
         sync_folder(folder)
 
 
-def join(dataset: Path, branch: str) -> None:
+def join(dataset: Path) -> list[str]:
     """Bring our branch onto the remote's as fetched.
 
     Different runs are different files. Of the few small files that both may have changed (defaults,
-    the latest baseline) the remote's are taken.
+    the latest baseline) the remote's are taken; what was here and in no version is kept beside.
+
+    Returns:
+        One line for each small file of ours that was replaced.
+
+    Raises:
+        MeasurementError: As `merge` and `check_tree`.
     """
+    if has_fetched(dataset):
+        check_tree(dataset, FETCHED)
     _drop_leftovers(dataset)
+    before = unversioned(dataset, _WHOLE_FILES)
+    _join(dataset)
+    return keep_replaced(dataset, before)
+
+
+def _join(dataset: Path) -> None:
     if has_commits(dataset):
         commit_files(dataset, "Keep local changes")
         merge(dataset)
@@ -195,8 +228,9 @@ def fetch(dataset: Path, remote: Remote, token: str | None, branch: str) -> bool
         TokenError, ServerError: As they say.
     """
     refs = remote_refs(remote, token)
-    run_git(dataset, "update-ref", "-d", FETCHED)
     found = f"refs/heads/{branch}" in refs
+    if not found:  # else replaced in one step: a push beside a status must not see it missing
+        run_git(dataset, "update-ref", "-d", FETCHED)
     wanted = [f"+refs/heads/{branch}:{FETCHED}"] if found else []
     if any(name.startswith("refs/tags/") for name in refs):
         wanted.append("+refs/tags/*:refs/tags/*")
@@ -230,7 +264,8 @@ def refuse_collisions(dataset: Path, runs: Iterable[str] | None = None) -> None:
         if pointer.run_json_sha256 not in {None, sha256_of(local)}:
             raise MeasurementError(
                 f"{run} is another run here than on the remote",
-                "rename the one here; or push --allow-change to replace the remote's",
+                "move the one here out of the dataset, then pull; or push --allow-change to "
+                "replace the remote's (older versions keep it)",
             )
 
 
@@ -244,9 +279,11 @@ def merge(dataset: Path) -> None:
         dataset, "merge-base", "--is-ancestor", FETCHED, "HEAD"
     ):
         return
+    check_tree(dataset, FETCHED)
     if git_succeeds(dataset, "merge-base", "--is-ancestor", "HEAD", FETCHED):
         run_git(dataset, "merge", "--quiet", "--ff-only", FETCHED)
         return
+    take_files_whole(dataset)
     try:
         run_git(
             dataset, "merge", "--quiet", "--no-commit", "--no-ff", "--allow-unrelated-histories",
@@ -258,10 +295,6 @@ def merge(dataset: Path) -> None:
             f"the versions here and on the remote exclude each other ({error.message})",
             f"merge {FETCHED} in {dataset} by hand with git",
         ) from error
-    # Lines of both would be neither's: these files carry their own hash, so one side's are taken.
-    theirs = [name for name in _WHOLE_FILES if _is_in(dataset, FETCHED, name)]
-    if theirs:
-        run_git(dataset, "checkout", FETCHED, "--", *theirs)
     run_git(dataset, "commit", "--quiet", "-m", "Join the versions of others")
     if git_succeeds(dataset, "diff", "--quiet", FETCHED, "HEAD"):
         run_git(dataset, "reset", "--quiet", "--soft", FETCHED)  # nothing of ours is left in it

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from edgejoule.dataset.versions.git import PushRejectedError, git_output, git_succeeds, run_git
 from edgejoule.dataset.versions.remotes import Remote
-from edgejoule.dataset.versions.repository import at_remote, fetch, merge, refuse_collisions
+from edgejoule.dataset.versions.repository import (
+    FETCHED,
+    at_remote,
+    fetch,
+    merge,
+    refuse_collisions,
+)
+from edgejoule.dataset.versions.stores import with_store_of
 from edgejoule.errors import MeasurementError, UsageError
 
 PREFIX = "data-"
@@ -103,6 +111,12 @@ def publish(
             if not isinstance(error, PushRejectedError) or attempt == _ATTEMPTS:
                 raise
         fetch(dataset, remote, token, branch)
+        theirs = with_store_of(dataset, replace(remote, store_given=False), FETCHED)
+        if theirs.store != remote.store:  # our data are not where their version looks for them
+            raise PushRejectedError(
+                f"{remote.label} has moved on meanwhile, to the store {theirs.store}",
+                "run the push again",
+            )
         if not allow_change:
             refuse_collisions(dataset)
         merge(dataset)

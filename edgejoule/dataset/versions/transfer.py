@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from edgejoule.dataset.versions.dvc_adapter import REMOTE_NAME
@@ -23,6 +24,7 @@ from edgejoule.report.progress import Progress
 _JOBS = 8
 _TOO_LARGE = 413
 _BLOCK_BYTES = 1 << 20
+_MD5 = re.compile(r"[0-9a-f]{32}")
 
 
 class Meter:
@@ -182,9 +184,16 @@ def files_of(repo: Any, run: str, oid: str) -> dict[str, str]:
         found = {str(item["relpath"]): str(item["md5"]) for item in json.loads(path.read_bytes())}
     except (ValueError, KeyError, TypeError) as error:
         raise MeasurementError(f"the list of {run}'s files is damaged", "push it again") from error
-    for name in found:
-        if name.startswith("/") or ".." in Path(name).parts:
-            raise MeasurementError(f"{run} names a file outside its folder: {name}", "refused")
+    for name, md5 in found.items():
+        # A hash becomes a path in the cache, where a wrong object is deleted.
+        if not _MD5.fullmatch(md5):
+            raise MeasurementError(
+                f"the list of {run}'s files is damaged: {md5!r} is no hash",
+                "refused; do not push it",
+            )
+        windows = PureWindowsPath(name)
+        if name.startswith("/") or windows.anchor or ".." in windows.parts:
+            raise MeasurementError(f"{run} names a file outside its folder: {name!r}", "refused")
     return found
 
 
