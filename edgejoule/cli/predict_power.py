@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgejoule.cli.data_options import add_verb
+from edgejoule.cli.data_options import add_verb, dataset_argument
 from edgejoule.errors import UsageError, run_command
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def build_parser(prog: str | None = None) -> argparse.ArgumentParser:
 
 
 def _source_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("dataset", type=Path, metavar="DATASET", help="the dataset's folder")
+    dataset_argument(parser)
     for name, (option, word, metavar) in _FILTERS.items():
         parser.add_argument(
             option, dest=name, metavar=metavar, help=f"only runs of this {word} (none: without)"
