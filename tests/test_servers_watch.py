@@ -7,11 +7,13 @@ import os
 import secrets
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from edgejoule.errors import UsageError
 from tests.servers import standin
+from tests.servers.sampler import Sampler
 from tests.servers.secrets_found import Finder
 from tests.servers.watcher import Watch
 
@@ -125,6 +127,21 @@ def test_what_is_printed_logged_and_said(planted, secret):
         "output of sh: planted", "log of some.library: planted", "the words of an error: planted",
         "stdout of it: planted",
     }  # fmt: skip
+
+
+def test_a_thread_is_no_process_even_if_its_number_was_one(secret):
+    sampler = Sampler(Finder({"planted": secret}))
+    sampler.own = -1  # let it look at this process
+    go = threading.Event()
+    thread = threading.Thread(target=go.wait)
+    thread.start()
+    try:
+        sampler.seen[thread.native_id] = {0}
+        assert not sampler.look_at(thread.native_id)
+        assert sampler.look_at(os.getpid())
+    finally:
+        go.set()
+        thread.join()
 
 
 def test_a_clean_lane_is_clean(planted):

@@ -37,7 +37,7 @@ class Sampler:
 
     def look_at(self, pid: int) -> bool:
         """Look at one process; False if it is gone, a thread, or this process."""
-        if pid not in self.seen and (pid == self.own or _is_thread(pid)):
+        if pid == self.own or (pid not in self.seen and _is_thread(pid)):
             return False
         arguments = _read(f"/proc/{pid}/cmdline")
         if arguments is None:
@@ -52,6 +52,8 @@ class Sampler:
         image = hash((arguments, environment))
         if image in known:
             return True
+        if _is_thread(pid):  # numbers are used again: what was a process may be a thread now
+            return False
         known.add(image)
         if arguments.split(b"\0")[0].rpartition(b"/")[2].startswith(b"git"):
             self.git.add(pid)

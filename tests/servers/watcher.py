@@ -211,7 +211,7 @@ class Watch(logging.Handler):
         self.sampled = json.loads(said)
         for one in self.sampled["found"]:
             # Between its making and its becoming another program a child is its parent's image.
-            same = self._given.get(one["parent"]) == one["command"]
+            same = one["command"] in self._given.values()
             if one["kind"] == "environment" and (one["pid"] in self._given or same):
                 continue
             self.found.append(f"{one['kind']} of {one['command'][:200]}: {one['label']} (sampled)")
