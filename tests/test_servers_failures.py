@@ -10,7 +10,7 @@ from edgejoule.dataset.verify import verify_dataset
 from edgejoule.dataset.versions.git import run_git
 from tests.servers import standin
 from tests.servers.commands import wait, when
-from tests.servers.places import ALL, HOSTED, NAME, add_runs, runs_of
+from tests.servers.places import ANY, ANY_HOSTED, HOSTED, NAME, add_runs, runs_of
 
 pytestmark = [
     pytest.mark.real_servers,
@@ -39,7 +39,7 @@ def is_upload(line, name):
     return f"/{name[:2]}/{name[2:]} " in line and ('"PUT' in line or '"POST' in line)
 
 
-@pytest.mark.parametrize("place", HOSTED, indirect=True)
+@pytest.mark.parametrize("place", ANY_HOSTED, indirect=True)
 def test_no_server(place, commands, tmp_path):
     data = add_runs(tmp_path / "data", "a")
     assert commands.call("push", *place.target, "--dataset", data).code == 0
@@ -87,7 +87,7 @@ def test_a_server_killed_in_mid_push(place, commands, tmp_path):
     assert_whole(commands, place, data, tmp_path / "copy")
 
 
-@pytest.mark.parametrize("place", HOSTED, indirect=True)
+@pytest.mark.parametrize("place", ANY_HOSTED, indirect=True)
 def test_a_client_killed_in_mid_push(place, commands, tmp_path):
     data = add_runs(tmp_path / "data", "a", "b")
     place.restart(rate=RATE)
@@ -102,7 +102,7 @@ def test_a_client_killed_in_mid_push(place, commands, tmp_path):
     assert_whole(commands, place, data, tmp_path / "copy")
 
 
-@pytest.mark.parametrize("place", HOSTED, indirect=True)
+@pytest.mark.parametrize("place", ANY_HOSTED, indirect=True)
 def test_a_client_killed_in_mid_pull(place, commands, tmp_path):
     data = add_runs(tmp_path / "data", "a", "b")
     assert commands.call("push", *place.target, "--dataset", data).code == 0
@@ -139,7 +139,7 @@ def test_a_server_that_takes_only_small_files(place, commands, tmp_path):
     assert_whole(commands, place, data, tmp_path / "copy")
 
 
-@pytest.mark.parametrize("place", HOSTED, indirect=True)
+@pytest.mark.parametrize("place", ANY_HOSTED, indirect=True)
 def test_git_refuses_after_the_data_were_sent(place, commands, tmp_path):
     data = add_runs(tmp_path / "data", "a")
     assert commands.call("push", *place.target, "--dataset", data).code == 0
@@ -160,7 +160,7 @@ def test_git_refuses_after_the_data_were_sent(place, commands, tmp_path):
     assert_whole(commands, place, data, tmp_path / "copy")
 
 
-@pytest.mark.parametrize("place", ALL, indirect=True)
+@pytest.mark.parametrize("place", ANY, indirect=True)
 def test_two_pushes_at_once_from_two_folders(place, commands, tmp_path):
     one = add_runs(tmp_path / "one", "a")
     assert commands.call("push", *place.target, "--dataset", one).code == 0

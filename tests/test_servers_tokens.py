@@ -8,7 +8,7 @@ pytest.importorskip("dvc")
 
 from edgejoule.dataset.versions.dagshub import basic_authorization
 from tests.servers import standin
-from tests.servers.places import HOSTED, add_runs, files, place_of, runs_of, serving
+from tests.servers.places import ANY_HOSTED, HOSTED, add_runs, files, place_of, runs_of, serving
 from tests.servers.recorder import recording
 from tests.servers.secrets_found import Finder
 
@@ -128,7 +128,7 @@ def test_a_foreign_store_in_a_version_that_somebody_pushed_gets_no_token(
     assert_no_secret(foreign)
 
 
-@pytest.mark.parametrize("place", HOSTED, indirect=True)
+@pytest.mark.parametrize("place", ANY_HOSTED, indirect=True)
 def test_a_redirect_carries_no_token(place, commands, tmp_path):
     data = add_runs(tmp_path / "data", "a")
     assert commands.call("push", *place.target, "--dataset", data).code == 0

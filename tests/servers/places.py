@@ -19,6 +19,10 @@ from tests.support_dataset import build_run
 NAME = "rosa/edgejoule-raw-data"
 HOSTED = ("http", "s3")
 ALL = ("http", "s3", "local")
+# What does not depend on the kind of store is seen on one; with EDGEJOULE_EVERY_STORE=1 on each.
+_EVERY = bool(os.environ.get("EDGEJOULE_EVERY_STORE"))
+ANY_HOSTED = HOSTED if _EVERY else ("http",)
+ANY = ALL if _EVERY else ("http", "local")
 
 
 @dataclass
