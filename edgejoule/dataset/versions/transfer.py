@@ -98,16 +98,29 @@ def send(repo: Any, objects: Sequence[StoredObject], meter: Meter) -> None:
         try:
             odb.fs.put_file(str(item.local), path, callback=callback)
         except Exception as error:
-            if getattr(error, "status", None) == _TOO_LARGE:
+            if _too_large(error):
+                over_http = odb.fs.protocol in {"http", "https"}
                 raise MeasurementError(
                     f"{store_name(odb)} refuses {', '.join(item.files) or item.oid} for its size "
                     f"({megabytes(item.size or 0)}, status {_TOO_LARGE})",
-                    "push --store s3, which sends large files in parts",
+                    "push --store s3, which sends large files in parts"
+                    if over_http
+                    else "ask for a higher limit there, or push to another --store",
                 ) from None
             raise
 
     for lists in (False, True):
         _each(put, [item for item in objects if item.oid.endswith(".dir") == lists], meter)
+
+
+def _too_large(error: BaseException) -> bool:
+    """Say whether a store's answer was that an object is too large, over HTTP or S3."""
+    said = getattr(error, "status", None)
+    # s3fs turns the answer into an OSError and keeps it as the cause.
+    answer = getattr(error.__cause__, "response", None)
+    if isinstance(answer, dict):
+        said = answer.get("ResponseMetadata", {}).get("HTTPStatusCode", said)
+    return bool(said == _TOO_LARGE)
 
 
 def bring(repo: Any, oids: dict[str, tuple[str, ...]], meter: Meter) -> None:
