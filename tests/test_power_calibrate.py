@@ -32,6 +32,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.alone  # beside others the load that is drawn is not the one that is announced
 def test_the_simulated_board_is_calibrated_end_to_end(kept: Path) -> None:
     found = read_calibration(kept / "calibration.json")
     assert (found.sensor, found.simulated) == ("simulated", True)
@@ -50,6 +51,7 @@ def test_the_simulated_board_is_calibrated_end_to_end(kept: Path) -> None:
     assert not list(kept.glob(".edgejoule-*"))
 
 
+@pytest.mark.alone  # beside others the load that is drawn is not the one that is announced
 def test_a_kept_trace_is_fitted_again_against_a_meter(
     kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,6 +80,7 @@ def test_a_kept_trace_is_fitted_again_against_a_meter(
     assert json.loads(capsys.readouterr().out)["rails"][0]["rail"] == "VDD_IN"
 
 
+@pytest.mark.alone  # beside others the load that is drawn is not the one that is announced
 def test_a_meter_of_something_else_is_said(
     kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -124,6 +127,7 @@ def test_a_damaged_kept_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert "is damaged" in capsys.readouterr().err
 
 
+@pytest.mark.alone  # beside others the load that is drawn is not the one that is announced
 def test_a_rail_that_was_not_recorded(
     kept: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
