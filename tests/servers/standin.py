@@ -277,28 +277,6 @@ class StandIn:
             if self.redirect
             else "",
         )
-        (self.private / "accounts").write_text(accounts, encoding="utf-8")
-        program = self.home / "new-repository"
-        text = _NEW_REPOSITORY.format(python=sys.executable, home=self.home, login=USER)
-        program.write_text(text, encoding="utf-8")
-        program.chmod(0o755)
-        slow = self.rate is not None
-        settings = _NGINX.format(
-            user="user root;" if os.geteuid() == 0 else "",
-            home=self.home,
-            port=self.port,
-            token=self.token,
-            reader=self.reader,
-            login=USER,
-            backend=GIT_HTTP_BACKEND,
-            max_body=self.max_body,
-            s3_port=self.s3_port,
-            zone=f"limit_req_zone $server_port zone=all:1m rate={self.rate}r/s;" if slow else "",
-            limit="limit_req zone=all burst=9999;" if slow else "",
-            redirect=_REDIRECT.format(paths=self.redirected or "^/", to=self.redirect)
-            if self.redirect
-            else "",
-        )
         (self.private / "nginx.conf").write_text(settings, encoding="utf-8")
         log = (self.private / "programs.log").open("ab")
         environment = program_environment()
