@@ -130,9 +130,9 @@ def test_a_server_that_takes_only_small_files(place, commands, tmp_path):
     assert done.code == 1, done
     assert len(done.errors) == 1
     assert "413" in done.err or ".parquet" in done.err or "run.json" in done.err
+    # Files are sent side by side, so the first refusal may come before any small one is held.
     sizes = [len(content) for content in stored(place).values()]
-    assert sizes
-    assert max(sizes) <= 3 << 10
+    assert max(sizes, default=0) <= 3 << 10
     assert run_git(data, "ls-remote", str(place.repository)) == ""
     place.restart(max_body="0")
     assert commands.call("push", *place.target, "--dataset", data).code == 0
