@@ -14,7 +14,7 @@ when the window was not idle or when its power drifted.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 METHOD = "batch means of equal stretches of time, Student's t"
 _POINTS_PER_BLOCK = 5
+_FEWEST_SCATTERED = 50
 _CELLS = 4096  # of a window that is looked at for likeness in time, at most
 _FEWEST_CELLS = 16
 _SPIKE_SDS = 5.0
@@ -279,3 +280,23 @@ def _spike_share(power_mw: np.ndarray) -> float:
     jump = float(np.quantile(jumps, _USUAL_JUMP)) if len(jumps) else 0.0
     sd = max(sd, _LEAST_SD_SHARE * abs(median), 0.5 * jump)
     return float(np.mean(power_mw > median + _SPIKE_SDS * sd))
+
+
+def scatter_mw(series: RailPower, spans_ns: Sequence[tuple[int, int]]) -> float | None:
+    """Return how far readings scatter about a straight line in stretches of idle time, mW.
+
+    Args:
+        series: The rail's power.
+        spans_ns: Begin and end of each stretch.
+
+    Returns:
+        The standard deviation, None where no stretch holds 50 readings.
+    """
+    variances = []
+    for start_ns, end_ns in spans_ns:
+        powers = series.power_mw[(series.t_ns >= start_ns) & (series.t_ns <= end_ns)]
+        if len(powers) >= _FEWEST_SCATTERED:
+            at = np.arange(len(powers))
+            # A board that cools down is not noise.
+            variances.append(float(np.var(powers - np.polyval(np.polyfit(at, powers, 1), at))))
+    return float(np.sqrt(np.mean(variances))) if variances else None

@@ -16,30 +16,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgejoule.energy.rows import EnergyRow
 from edgejoule.energy.statistics import block_starts, combine, half_width_of
 
 METHOD = "proportional"
-
-
-@dataclass(frozen=True)
-class EnergyRow:
-    """One row of `energy.parquet`: mJ per profiled inference, half-widths of 95 % intervals.
-
-    `kind` is `layer`, `gap`, `inference` (the whole, as measured) or `closure` (the sum of layers
-    and gap). None: not known or not estimated.
-    """
-
-    method: str
-    rail: str
-    kind: str
-    layer: int | None
-    gross_mj: float
-    gross_statistical_mj: float | None
-    dynamic_mj: float | None
-    dynamic_statistical_mj: float | None
-    systematic_mj: float | None
-    n: int
-    resolved: bool | None
 
 
 @dataclass(frozen=True)
@@ -129,6 +109,7 @@ def attribute(
     sizes = np.diff(np.append(starts, n))
     block_ns = np.add.reduceat(duration_ns.astype(np.float64), starts)
     block_mj = np.add.reduceat(energy_mj, starts)
+    duration_ms = float(np.mean(duration_ns)) * 1e-6
     shares = layer_ns / block_ns[:, None]
     shares = np.column_stack([shares, 1.0 - shares.sum(axis=1)])  # the last column is the gap
     seconds = shares * block_ns[:, None] * 1e-9
@@ -175,17 +156,23 @@ def attribute(
                 None,
                 n,
                 None,
+                time_ms=float(seconds[:, column].sum() * 1e3 / n),
             )
         )
     whole = per_inference(energy_mj, duration_ns, baseline_mw, baseline_half_width_mw)
     widths = (whole.gross_half_width_mj, whole.dynamic_mj, whole.dynamic_half_width_mj)
-    rows.append(EnergyRow(METHOD, rail, "inference", None, whole.gross_mj, *widths, None, n, None))
-    sums = sum(row.gross_mj for row in rows[: last + 1])
+    rows.append(
+        EnergyRow(
+            METHOD, rail, "inference", None, whole.gross_mj, *widths, None, n, None,
+            time_ms=duration_ms,
+        )
+    )  # fmt: skip
+    sums = sum(row.gross_mj or 0.0 for row in rows[: last + 1])
     dynamics = [row.dynamic_mj for row in rows[: last + 1] if row.dynamic_mj is not None]
     rows.append(
         EnergyRow(
             METHOD, rail, "closure", None, sums, None,
-            sum(dynamics) if dynamics else None, None, None, n, None,
+            sum(dynamics) if dynamics else None, None, None, n, None, time_ms=duration_ms,
         )
     )  # fmt: skip
     return rows

@@ -206,6 +206,17 @@ def total_power(rails: Sequence[RailPower], name: str = "total") -> RailPower:
     return RailPower(name, times, power, unknown, parts=parts)
 
 
+def nearest_read(
+    times_ns: npt.NDArray[np.int64], at_ns: npt.NDArray[np.int64]
+) -> npt.NDArray[np.intp]:
+    """Return which of some times, rising, is nearest to each of others; the earlier of two."""
+    after = np.clip(np.searchsorted(times_ns, at_ns), 0, len(times_ns) - 1)
+    before = np.maximum(after - 1, 0)
+    nearer = np.abs(at_ns - times_ns[before]) <= np.abs(times_ns[after] - at_ns)
+    result: npt.NDArray[np.intp] = np.where(nearer, before, after)
+    return result
+
+
 def _product(rail: str, voltage: _Reads, current: _Reads) -> RailPower:
     """Pair each current with the voltage nearest in time; one without a voltage near is left out.
 
@@ -214,14 +225,10 @@ def _product(rail: str, voltage: _Reads, current: _Reads) -> RailPower:
     """
     if not len(voltage.t_ns) or not len(current.t_ns):
         return RailPower(rail, np.empty(0, np.int64), np.empty(0))
-    after = np.clip(np.searchsorted(voltage.t_ns, current.t_ns), 0, len(voltage.t_ns) - 1)
-    before = np.maximum(after - 1, 0)
-    to_before = np.abs(current.t_ns - voltage.t_ns[before])
-    to_after = np.abs(voltage.t_ns[after] - current.t_ns)
-    nearest = np.where(to_before <= to_after, before, after)
+    nearest = nearest_read(voltage.t_ns, current.t_ns)
     scale = 1e-3 * voltage.scale * current.scale
     power_mw = (voltage.raw[nearest] * current.raw).astype(np.float64) * scale
-    near = np.minimum(to_before, to_after) <= VOLTAGE_REACH_NS
+    near = np.abs(current.t_ns - voltage.t_ns[nearest]) <= VOLTAGE_REACH_NS
     if near.all():
         return RailPower(rail, current.t_ns, power_mw)
     return RailPower(rail, current.t_ns[near], power_mw[near])
