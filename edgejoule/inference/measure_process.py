@@ -2,14 +2,16 @@
 
     python -m edgejoule.inference.measure_process    (started by `processes.start_child`)
 
-    load | idle_loaded_before | warmup | clean | rate | harvest, profiled, harvest, ... |
-    idle_loaded_after | unload
+    load | idle_loaded_before | warmup | clean | rate | observed, unsampled, observed, ... |
+    harvest, profiled, harvest, ... | replay | idle_loaded_after | unload
 
 Config: `directory`, `model` (for messages), `backend`, `options` (fields of `BuildOptions`),
 `warmup`, `warmup_max_s` (20), `runs`, `clean_runs` (None: as long as it takes), `clean_min_s`
 (30), `clean_max_s` (300), `clean_max_runs` (2000), `precision_percent` (None), `rate_hz` (None),
 `rate_s` (10), `idle_duration_s`, `chunk_inferences` (None: the profiler's bound), `keep_off_cpu`
-(None: all CPUs).
+(None: all CPUs), `dither` (False: inferences of the profiled pass follow each other at once),
+`observer_s` (0: what measuring costs is not measured), `replay_budget_s` (None: no replay pass),
+`replay_segment_s` (1), `check_attribution` (None: no duplication check), `seed` (0).
 Messages: `pass` {name, inferences or None, estimate_s} before each pass; `done` with what
 `measure.json` holds. Every inference goes to `inferences.bin`, every layer to `layers.bin`.
 """
@@ -26,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgejoule.errors import EdgejouleError, MeasurementError
 from edgejoule.inference import passes
-from edgejoule.inference.backend import BuildOptions, Session
+from edgejoule.inference.backend import BuildOptions, Profiler, Session
 from edgejoule.inference.backends import get_backend
 from edgejoule.inference.common import (
     DISK_FULL,
@@ -37,6 +39,10 @@ from edgejoule.inference.common import (
 )
 from edgejoule.inference.inputs import load_inputs
 from edgejoule.inference.memory_limit import limit_host
+from edgejoule.inference.observer_pass import observer_pass
+from edgejoule.inference.rate_pass import rate_pass
+from edgejoule.inference.replay_pass import run_replay
+from edgejoule.inference.roofline import measure_roofline, not_measured
 from edgejoule.inference.warmup import SteadyState
 from edgejoule.phases import PhaseBoard
 from edgejoule.power.scheduling import keep_off
@@ -45,6 +51,8 @@ from edgejoule.records import INFERENCES, LAYERS, PASSES, RecordWriter
 
 if TYPE_CHECKING:
     import numpy as np
+
+_ROOFLINE_FROM_S = 10.0
 
 
 def measure(config: dict[str, Any], parent: Parent) -> None:
@@ -115,30 +123,37 @@ def _measure(
     gc.collect()
     gc.freeze()
     gc.disable()
-    problems = _run_passes(config, session, runner, layers, parent, report, len(engine["layers"]))
+    count = len(engine["layers"])
+    profiled = _run_passes(config, directory, session, runner, layers, parent, report, count)
     profiler = report.pop("_profiler")
+    # Before anything that takes memory of its own: they are of the network.
+    report["settings"] = session.settings()
+    if options.memory_limit_gib is not None:  # a backend without a say of its own is watched only
+        report["settings"].setdefault("memory_limit", limit_host(options).to_json())
+    report["peak_rss_mib"] = peak_rss_mib()
+    times = () if profiled is None else profiled.layer_ms
+    say = _announcer(parent)
+    report["replay"] = run_replay(config, directory, session, runner, times, say)
+    report["roofline"] = _roofline(config, options, runner, report)
     gc.enable()
     gc.collect()
     runner.sleep_until(board.mark("idle_loaded_after") + idle_ns)
 
     board.mark("unload")
-    report["settings"] = session.settings()
-    if options.memory_limit_gib is not None:  # a backend without a say of its own is watched only
-        report["settings"].setdefault("memory_limit", limit_host(options).to_json())
-    report["peak_rss_mib"] = peak_rss_mib()
     if profiler is not None:
         profiler.close()
     session.close()
     inferences.close()
     layers.close()
     write_json(directory / "measure.json", report)
-    if problems is not None:
-        passes.require_whole(problems)
+    if profiled is not None:
+        passes.require_whole(profiled)
     parent.say("done", **report)
 
 
 def _run_passes(
     config: dict[str, Any],
+    directory: Path,
     session: Session,
     runner: passes.Runner,
     layers: RecordWriter,
@@ -149,6 +164,7 @@ def _run_passes(
     """Run warm-up, clean, rate and profiled pass as asked; their results go into `report`."""
     say = _announcer(parent)
     warmup, runs = int(config["warmup"]), int(config["runs"])
+    seed = int(config.get("seed") or 0)
     clean_runs = config.get("clean_runs")
     rate_hz = config.get("rate_hz")
 
@@ -178,17 +194,20 @@ def _run_passes(
         rate_s = float(config.get("rate_s", 10.0))
         say("rate", max(1, round(float(rate_hz) * rate_s)), rate_s)
         runner.board.mark("rate")
-        rate = passes.rate_pass(runner, session.infer, rate_hz=float(rate_hz), seconds=rate_s)
+        rate = rate_pass(runner, session.infer, rate_hz=float(rate_hz), seconds=rate_s)
         report["rate"] = rate.to_json()
 
     report["profiled"] = None
     report["_profiler"] = None
-    if runs < 1:
+    profiler = None
+    if runs > 0:
+        profiler = session.profiler()
+        # Kept open: the engine has to stay loaded while the idle power after it is measured.
+        report["_profiler"] = profiler
+    report["observer"] = _observe(config, directory, session, profiler, runner, clean, say)
+    if profiler is None:
         return None
     say("profiled", runs, runs * clean.mean_ms / 1e3)
-    profiler = session.profiler()
-    # Kept open: the engine has to stay loaded while the idle power after it is measured.
-    report["_profiler"] = profiler
     profiled = passes.profiled_pass(
         runner,
         profiler,
@@ -196,9 +215,47 @@ def _run_passes(
         runs=runs,
         layers=layer_count,
         chunk_limit=config.get("chunk_inferences"),
+        dither=passes.Dither(runner, clean.median_ms, seed) if config.get("dither") else None,
     )
     report["profiled"] = profiled.to_json()
     return profiled
+
+
+def _observe(
+    config: dict[str, Any],
+    directory: Path,
+    session: Session,
+    profiler: Profiler | None,
+    runner: passes.Runner,
+    clean: passes.CleanResult,
+    say: Callable[[str, int | None, float], None],
+) -> dict[str, Any] | None:
+    """Run the observer pass if one is asked for; return what goes into the report."""
+    most_s = float(config.get("observer_s") or 0.0)
+    if most_s <= 0:
+        return None
+    return observer_pass(
+        runner,
+        session.infer,
+        profiler,
+        clean=clean,
+        most_s=most_s,
+        sampled=(directory / "power.bin").exists(),
+        seed=int(config.get("seed") or 0),
+        say=lambda seconds: say("observed", None, seconds),
+    ).to_json()
+
+
+def _roofline(
+    config: dict[str, Any], options: BuildOptions, runner: passes.Runner, report: dict[str, Any]
+) -> dict[str, Any]:
+    """Measure what the device can do at most, where the passes were long enough to care."""
+    passed_s = sum((report[name] or {}).get("seconds", 0.0) for name in ("clean", "profiled"))
+    if passed_s < _ROOFLINE_FROM_S:
+        why = f"the passes took {passed_s:.2g} s, no longer than measuring the roofline would"
+        return not_measured(why, options.dtype)
+    runner.board.mark("harvest")
+    return measure_roofline(config["backend"], options.device, options.dtype, options.threads)
 
 
 def _announcer(parent: Parent) -> Callable[[str, int | None, float], None]:

@@ -56,6 +56,7 @@ from edgejoule.records import NULL_NS
 if TYPE_CHECKING:
     import numpy as np
 
+    from edgejoule.inference.replaying import Replayer
     from edgejoule.inference.workload import LoadedModel
 
 _ENGINE_FILE = "onnxruntime.json"
@@ -223,6 +224,16 @@ class OnnxRuntimeSession:
         """Return a profiler; the session's own memory is freed while it runs."""
         return OnnxRuntimeProfiler(
             self._artefacts, self._options, self._sets, self._release, self._placements
+        )
+
+    def replayer(self) -> Replayer:
+        """Return what repeats its nodes alone, on what they get from the first input set."""
+        from edgejoule.inference.onnx_replay import OnnxReplayer
+
+        engine = json.loads((self._artefacts / _ENGINE_FILE).read_text(encoding="utf-8"))
+        nodes = [(int(index), str(name)) for index, name in engine["nodes"]]
+        return OnnxReplayer(
+            self._artefacts, self._options, self._sets[0], nodes, lambda: self.infer(0)
         )
 
     def settings(self) -> dict[str, Any]:

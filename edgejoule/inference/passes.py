@@ -1,4 +1,4 @@
-"""The passes: warm-up, clean, at a fixed rate, profiled.
+"""The passes: warm-up, clean, profiled.
 
     begin_inference | start_ns [ inference ] end_ns | end_inference, record, flush, stop? | next
 
@@ -8,7 +8,7 @@ microseconds; how long it took is recorded as `between_us`.
 
 from __future__ import annotations
 
-import math
+import random
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 _POLL_NS = 100_000_000  # how often the parent is asked whether to stop
 _JUDGE_NS = 1_000_000_000  # how often the precision reached is worked out
+_DITHER_SHARE, _DITHER_MOST_MS = 0.25, 3.0
 
 
 class Runner:
@@ -57,6 +58,14 @@ class Runner:
         Raises:
             Interrupted: The parent is gone or asked to stop.
         """
+        start_ns, end_ns = self.stamp(index, infer)
+        self._writer.write(start_ns, end_ns, due_ns, index, PASSES.index(name))
+        self._writer.tick(end_ns)
+        self.check_now_and_then(end_ns)
+        return start_ns, end_ns
+
+    def stamp(self, index: int, infer: Callable[[int], None]) -> tuple[int, int]:
+        """Run an inference that belongs to no pass; return its stamps and record nothing."""
         which = index % self._sets
         now = time.monotonic_ns
         self.board.begin_inference(index, now())
@@ -64,12 +73,13 @@ class Runner:
         infer(which)
         end_ns = now()
         self.board.end_inference()
-        self._writer.write(start_ns, end_ns, due_ns, index, PASSES.index(name))
-        self._writer.tick(end_ns)
-        if end_ns >= self._next_poll_ns:
-            self._next_poll_ns = end_ns + _POLL_NS
-            self.check()
         return start_ns, end_ns
+
+    def check_now_and_then(self, now_ns: int) -> None:
+        """Check if the last time is 0.1 s ago; raise `Interrupted` as `check` does."""
+        if now_ns >= self._next_poll_ns:
+            self._next_poll_ns = now_ns + _POLL_NS
+            self.check()
 
     def check(self) -> None:
         """Raise `Interrupted` if the parent is gone or asked to stop."""
@@ -194,82 +204,6 @@ def half_width_percent(values: list[int]) -> float | None:
 
 
 @dataclass(frozen=True)
-class RateResult:
-    """The rate pass: frames as a camera gives them.
-
-    Attributes:
-        rate_hz: Frames per second that were due.
-        frames: How many frames were due.
-        inferences: How many were taken up.
-        dropped: Frames that came while the one before was still in work.
-        missed_deadlines: Inferences that ended after the next frame was due.
-        seconds: From the first frame's due time to the end of the last period.
-        busy_percent: Share of that time within inferences.
-        median_ms: Median latency.
-        late_us: Median from when a frame was due to the start of its inference.
-        late_max_us: The largest.
-    """
-
-    rate_hz: float
-    frames: int
-    inferences: int
-    dropped: int
-    missed_deadlines: int
-    seconds: float
-    busy_percent: float
-    median_ms: float
-    late_us: float
-    late_max_us: float
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
-
-
-def rate_pass(
-    runner: Runner, infer: Callable[[int], None], *, rate_hz: float, seconds: float
-) -> RateResult:
-    """Run one inference per frame of a camera, at absolute times; sleep in between.
-
-    A frame that comes while the one before is in work is dropped, as a camera's would be: there
-    is no burst to catch up.
-    """
-    frames = max(1, round(rate_hz * seconds))
-    begin_ns = time.monotonic_ns() + 2_000_000
-    latencies: list[int] = []
-    late: list[int] = []
-    missed = dropped = frame = 0
-    while frame < frames:
-        due_ns = begin_ns + round(frame * 1e9 / rate_hz)
-        runner.sleep_until(due_ns)
-        start_ns, end_ns = runner.run("rate", len(latencies), infer, due_ns)
-        latencies.append(end_ns - start_ns)
-        late.append(start_ns - due_ns)
-        after = frame + 1
-        if end_ns > begin_ns + round(after * 1e9 / rate_hz):
-            missed += 1
-            after = max(after, math.ceil((end_ns - begin_ns) * rate_hz / 1e9))
-            dropped += min(after, frames) - frame - 1
-        frame = after
-    # The last period belongs to the last frame: energy per frame is over whole periods.
-    finish_ns = max(begin_ns + round(frames * 1e9 / rate_hz), time.monotonic_ns())
-    runner.sleep_until(finish_ns)
-    length_ns = finish_ns - begin_ns
-    return RateResult(
-        rate_hz=rate_hz,
-        frames=frames,
-        inferences=len(latencies),
-        dropped=dropped,
-        missed_deadlines=missed,
-        seconds=round(length_ns / 1e9, 3),
-        busy_percent=round(100.0 * sum(latencies) / length_ns, 3),
-        median_ms=median(latencies) / 1e6,
-        late_us=median(late) / 1e3,
-        late_max_us=max(late) / 1e3,
-    )
-
-
-@dataclass(frozen=True)
 class ProfiledResult:
     """The profiled pass.
 
@@ -282,6 +216,8 @@ class ProfiledResult:
         median_ms: Median latency under the profiler.
         held_us: Of each inference, `LayerTimes.held_ns`; empty where the profiler adds no time.
         problems: What does not add up, one line each; empty is well.
+        dither: How long it was waited between inferences, None: it was not.
+        layer_ms: Mean time of every layer; not part of what is told.
     """
 
     inferences: int
@@ -292,10 +228,43 @@ class ProfiledResult:
     median_ms: float
     held_us: tuple[int, ...]
     problems: tuple[str, ...]
+    dither: dict[str, float] | None = None
+    layer_ms: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
-        return asdict(self)
+        plain = asdict(self)
+        del plain["layer_ms"]
+        return plain
+
+
+class Dither:
+    """Random waits between inferences, so that they do not run in step with a sensor.
+
+    A layer that always falls on the same part of the sensor's window cannot be told from its
+    neighbours, however many inferences there are. The waits lie outside the stamps.
+
+    Args:
+        runner: Waits, and heeds the parent meanwhile.
+        median_ms: Median latency; a wait is at most a quarter of it, and at most 3 ms.
+        seed: Of the waits.
+    """
+
+    def __init__(self, runner: Runner, median_ms: float, seed: int) -> None:
+        self.most_ms = min(_DITHER_SHARE * median_ms, _DITHER_MOST_MS)
+        self._runner = runner
+        self._random = random.Random(seed)  # noqa: S311 (no secret)
+        self._waited_ns = 0
+
+    def wait(self) -> None:
+        """Wait for a time that is drawn anew."""
+        start_ns = time.monotonic_ns()
+        self._runner.sleep_until(start_ns + round(self._random.uniform(0, self.most_ms) * 1e6))
+        self._waited_ns += time.monotonic_ns() - start_ns
+
+    def to_json(self) -> dict[str, float]:
+        """Return plain values."""
+        return {"most_ms": self.most_ms, "seconds": self._waited_ns * 1e-9}
 
 
 def profiled_pass(
@@ -306,6 +275,7 @@ def profiled_pass(
     runs: int,
     layers: int,
     chunk_limit: int | None = None,
+    dither: Dither | None = None,
 ) -> ProfiledResult:
     """Run inferences under the profiler, chunk by chunk, and write the time of every layer.
 
@@ -318,12 +288,14 @@ def profiled_pass(
         runs: How many inferences.
         layers: How many layers the engine has.
         chunk_limit: Most inferences of a chunk if that is less than the profiler's own bound.
+        dither: Waits between the inferences of a chunk, None for as little as can be.
     """
     chunk = max(1, min(profiler.chunk_inferences, chunk_limit or profiler.chunk_inferences))
     done = recorded = rows = chunks = busy_ns = 0
     held_us: list[int] = []
     latencies: list[int] = []
     problems: list[str] = []
+    layer_ns = np.zeros(layers)
     runner.board.mark("harvest")
     while done < runs:
         count = min(chunk, runs - done)
@@ -333,6 +305,8 @@ def profiled_pass(
         for k in range(count):
             spans.append(runner.run("profiled", done + k, profiler.infer))
             profiler.after()
+            if dither is not None:
+                dither.wait()
         runner.board.mark("harvest")
         latencies += [end - start for start, end in spans]
         busy_ns += spans[-1][1] - spans[0][0]
@@ -341,6 +315,7 @@ def profiled_pass(
         if problem:
             problems.append(f"inferences {done} to {done + count - 1}: {problem}")
         rows += _write_layers(writer, times, done, count)
+        layer_ns += np.bincount(times.layer, times.duration_ns, minlength=layers)[:layers]
         writer.flush()
         recorded += times.inferences
         if times.held_ns is not None:
@@ -357,6 +332,8 @@ def profiled_pass(
         median_ms=median(latencies) / 1e6,
         held_us=tuple(held_us),
         problems=tuple(problems),
+        dither=None if dither is None else dither.to_json(),
+        layer_ms=tuple((layer_ns * 1e-6 / max(1, recorded)).tolist()),
     )
 
 

@@ -26,6 +26,7 @@ from edgejoule.inference.common import write_json
 from edgejoule.inference.inputs import make_inputs
 from edgejoule.inference.memory_limit import Enforcement, limit_torch
 from edgejoule.inference.probe import probe
+from edgejoule.inference.replaying import Replayer
 from edgejoule.inference.torch_cuda_graph import (
     CapturedGraph,
     capture,
@@ -37,6 +38,7 @@ from edgejoule.inference.torch_export import export_program, runnable, to_device
 from edgejoule.inference.torch_gpu_profiler import CudaEvents, GpuProfiler, synchronise
 from edgejoule.inference.torch_graph import Program, describe_layers, flatten_program
 from edgejoule.inference.torch_profiler import WARM_INFERENCES, CpuProfiler
+from edgejoule.inference.torch_replay import TorchReplayer
 
 if TYPE_CHECKING:
     import numpy as np
@@ -208,6 +210,12 @@ class TorchSession:
         counts = self._engine["kernels"]
         self._profiler = GpuProfiler(self._program, self._sets, CudaEvents(), kernel, counts)
         return self._profiler
+
+    def replayer(self) -> Replayer:
+        """Return what repeats layers of this session alone."""
+        flops = [layer.flops for layer in describe_layers(self._module)]
+        kernels = self._engine.get("kernels")
+        return TorchReplayer(self._program, self._sets, self._options.device, kernels, flops)
 
     def settings(self) -> dict[str, Any]:
         """Return what is in force, and what the profiler took off each layer."""

@@ -47,12 +47,20 @@ class CapturedGraph:
         return self._graph.pool()
 
 
-def capture(run: Callable[[], Any], pool: Any = None) -> CapturedGraph:
+def capture(
+    run: Callable[[], Any],
+    pool: Any = None,
+    *,
+    side: Any = None,
+    warm: Callable[[], Any] | None = None,
+) -> CapturedGraph:
     """Capture what `run` does on the GPU; the current device and its current stream are used.
 
     Args:
         run: One inference. It must not wait for the GPU or look at a value.
         pool: `CapturedGraph.pool` of a graph whose outputs need not outlive this one's replay.
+        side: The stream to warm up on; None: a new one.
+        warm: What to warm up with, where a part of `run` is enough.
 
     Raises:
         UsageError: It cannot be captured.
@@ -62,7 +70,7 @@ def capture(run: Callable[[], Any], pool: Any = None) -> CapturedGraph:
 
     before = torch.cuda.current_stream()
     try:
-        warm_up(run)
+        warm_up(warm or run, side)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, pool=pool):
             outputs = run()
@@ -83,12 +91,17 @@ def capture(run: Callable[[], Any], pool: Any = None) -> CapturedGraph:
     return CapturedGraph(graph, outputs)
 
 
-def warm_up(run: Callable[[], Any]) -> None:
-    """Run a few times on a side stream, as torch asks for before a capture."""
+def warm_up(run: Callable[[], Any], side: Any = None) -> None:
+    """Run a few times on a side stream, as torch asks for before a capture.
+
+    Libraries keep a workspace for every stream that they ever ran on: who captures often gives
+    the same one each time.
+    """
     import torch
 
     current: Any = torch.cuda.current_stream()
-    side: Any = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    if side is None:
+        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(current)
     with torch.cuda.stream(side):
         for _ in range(WARM_RUNS):
@@ -134,6 +147,18 @@ def kernels_per_step(program: Program, inputs: Sequence[Any]) -> tuple[tuple[int
         torch.cuda.empty_cache()
     found = tuple(after - start for start, after in itertools.pairwise(counts))
     return found, "counted as nodes of a captured graph"
+
+
+def nodes_recorded() -> int | None:
+    """Return how many nodes the current stream has recorded; None: none, or the driver is mute."""
+    import torch
+
+    if not torch.cuda.is_current_stream_capturing():
+        return None
+    try:
+        return _NodeCounter().count(torch.cuda.current_stream().cuda_stream)
+    except (OSError, RuntimeError):  # the capture itself is sound
+        return None
 
 
 def _execute(program: Program, step: Step, environment: list[Any]) -> None:

@@ -88,6 +88,7 @@ def start_sampler(
     *,
     period_ns: int | None = None,
     attribution: Attribution | None = None,
+    pause_phases: tuple[str, ...] = (),
     timeout_s: float = _READY_S,
 ) -> tuple[Child, dict[str, Any]]:
     """Start the sampler on a chosen sensor and wait for its first sweep.
@@ -99,6 +100,7 @@ def start_sampler(
         anchor: The run's `wall_anchor`; None takes one now.
         period_ns: Sweep period, None for the sensor's own.
         attribution: The attribution rate, None for the monitor rate alone.
+        pause_phases: Phases in which nothing is read, so that what sampling costs can be measured.
         timeout_s: How long to wait.
 
     Returns:
@@ -118,6 +120,8 @@ def start_sampler(
         "period_ns": period_ns,
         "wall_anchor": anchor or wall_anchor(),
         "attribution": None if attribution is None else attribution.to_json(directory),
+        "pause_phases": list(pause_phases),
+        "page": str(directory / "page.bin"),
     }
     log = directory / LOG_FILE
     # Rail files that only root may read came open with us: they go on to this child and no other.

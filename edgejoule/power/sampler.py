@@ -16,7 +16,8 @@ nothing that is worth a second system call.
 Config: `sensor`, `where` (`sysfs_root`, `gpu_uuid`), `output` (power.bin), `report` (sampler.json),
 `period_ns` (null: each group's own), `wall_anchor`, `attribution` (null, or `rails` (null: those
 of the total), `phases` (null: always), `page` (page.bin, to know the phase), `seed`, `longest_ns`
-(null: a quarter of the refresh)). Says `ready`, at the end `done`. Standard library only.
+(null: a quarter of the refresh)), `pause_phases` (null, or the phases in which nothing is read),
+`page` (for those). Says `ready`, at the end `done`. Standard library only.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from typing import Any
 
 from edgejoule.errors import MeasurementError
 from edgejoule.files import write_json
-from edgejoule.phases import PageReader
+from edgejoule.power.phase_switch import Pause, Switch
 from edgejoule.power.rhythm import Rhythm, attribution_rhythm, monitor_rhythms
 from edgejoule.power.scheduling import take_place
 from edgejoule.power.sensor import FileBacked, Group, Sensor, Where
@@ -43,58 +44,12 @@ from edgejoule.records import POWER, RecordWriter
 VANISHED_NS = 2_000_000_000
 
 
-class Switch:
-    """Turns the attribution rate on and off with the run's phases.
-
-    Args:
-        rhythm: The attribution rhythm.
-        phases: The phases in which it is on, None for always.
-        page: `page.bin`, where the phase is looked up; it may come after the sampler.
-    """
-
-    def __init__(self, rhythm: Rhythm, phases: list[str] | None, page: str | None) -> None:
-        self.rhythm = rhythm
-        self.on_ns = 0
-        self._phases = None if phases is None else frozenset(phases)
-        self._path = page
-        self._page: PageReader | None = None
-        self._since_ns: int | None = None
-
-    @property
-    def on(self) -> bool:
-        """Whether it is on."""
-        return self._since_ns is not None
-
-    def look(self, now_ns: int) -> None:
-        """Look at the phase and turn the rhythm on or off."""
-        wanted = self._phases is None or self._phase() in self._phases
-        if wanted and self._since_ns is None:
-            self._since_ns = now_ns
-            self.rhythm.start(now_ns)
-        elif not wanted:
-            self.end(now_ns)
-
-    def end(self, now_ns: int) -> None:
-        """Turn it off; the time that it was on adds up."""
-        if self._since_ns is not None:
-            self.on_ns += now_ns - self._since_ns
-            self._since_ns = None
-
-    def close(self) -> None:
-        """Close the page."""
-        if self._page is not None:
-            self._page.close()
-
-    def _phase(self) -> str | None:
-        if self._page is None and self._path is not None:
-            with contextlib.suppress(OSError, ValueError):  # not there, or not yet of its size
-                self._page = PageReader(Path(self._path))
-        state = None if self._page is None else self._page.read()
-        return None if state is None else state.phase
-
-
 def run_sweeps(
-    rhythms: list[Rhythm], writer: RecordWriter, parent: Parent, switch: Switch | None = None
+    rhythms: list[Rhythm],
+    writer: RecordWriter,
+    parent: Parent,
+    switch: Switch | None = None,
+    pause: Pause | None = None,
 ) -> None:
     """Sweep each rhythm at its deadlines until the parent says stop.
 
@@ -106,6 +61,7 @@ def run_sweeps(
         writer: Where rows go; flushed here.
         parent: Says when to stop.
         switch: The attribution rhythm and when it is on.
+        pause: When nothing is read; the time counts neither as a gap nor as late.
 
     Raises:
         MeasurementError: No channel has given a value for 2 s.
@@ -134,6 +90,23 @@ def run_sweeps(
             switch.look(now_ns)
             if switch.on != was_on:
                 active = [*rhythms, switch.rhythm] if switch.on else list(rhythms)
+        # After a command it is never paused again: what a stop waits for is about to be read.
+        if pause is not None and not parent.commands:
+            _rest(pause, active, writer, parent)
+
+
+def _rest(pause: Pause, active: list[Rhythm], writer: RecordWriter, parent: Parent) -> None:
+    """Pause if the phase asks for it, and begin every grid anew behind it."""
+    if not pause.due():
+        return
+    writer.flush()
+    pause.wait(parent)
+    if parent.stopping:
+        return
+    for rhythm in active:
+        rhythm.tally.failing_since_ns = None
+        rhythm.start(time.monotonic_ns())
+        rhythm.run(rhythm.deadline_ns)  # so that a rhythm's last sweep is one that was made
 
 
 def _ended(parent: Parent, rhythms: list[Rhythm]) -> bool:
@@ -213,6 +186,9 @@ def main(config: dict[str, Any], parent: Parent) -> None:
         changes = Changes(len(sensor.channels()))
         rhythms = monitor_rhythms(sensor, writer, changes, config.get("period_ns"), took_ns)
         switch, why_no_attribution = _attribution(config, sensor, writer, changes, facts["total"])
+        pause = (
+            Pause(config["pause_phases"], config["page"]) if config.get("pause_phases") else None
+        )
         started_ns, cpu_ns = time.monotonic_ns(), time.process_time_ns()
         try:
             try:
@@ -227,7 +203,7 @@ def main(config: dict[str, Any], parent: Parent) -> None:
                     cpu=place.cpu,
                     attribution=why_no_attribution or ("on" if switch else "not asked for"),
                 )
-                run_sweeps(rhythms, writer, parent, switch)
+                run_sweeps(rhythms, writer, parent, switch, pause)
             finally:
                 # On a full disk this raises again, and what is on the disk already stays.
                 writer.close()
@@ -238,9 +214,12 @@ def main(config: dict[str, Any], parent: Parent) -> None:
             if switch is not None:
                 switch.end(ended_ns)
                 switch.close()
+            if pause is not None:
+                pause.close()
             report = {
                 **_counts(rhythms),
                 **_attribution_counts(switch, why_no_attribution),
+                **_pause_counts(pause),
                 "place": place.to_json(),
                 "sensor": sensor.name,
                 "simulated": sensor.simulated,
@@ -322,6 +301,12 @@ def _attribution_counts(switch: Switch | None, why: str) -> dict[str, Any]:
         return {"attribution": {"why": why}} if why else {}
     seconds = switch.on_ns * 1e-9
     return {"attribution": {"seconds": seconds, **_group_counts(switch.rhythm)}}
+
+
+def _pause_counts(pause: Pause | None) -> dict[str, Any]:
+    if pause is None:
+        return {}
+    return {"pauses": pause.pauses, "paused_s": pause.paused_ns * 1e-9}
 
 
 def _cannot_write(path: Path, error: OSError) -> MeasurementError:

@@ -32,7 +32,7 @@ _OF_BUILDING = ("optimization_level", "allow_fallback", "shape_min", "shape_max"
 _FLOATS = ("float32", "float16", "bfloat16", "float8_e4m3fn")
 # Types of layers that do no work on the GPU: the inspector lists them, the profiler need not report
 # them.
-_SILENT = ("signal", "wait", "Constant", "NoOp")
+SILENT = ("signal", "wait", "Constant", "NoOp")
 _SAID = {
     "DETAILED": "in full",
     "LAYER_NAMES_ONLY": "by name alone: the engine was built without detailed profiling verbosity",
@@ -118,7 +118,7 @@ def take_in(
         {
             "inputs": [binding.name for binding in engine.inputs],
             "layers": [layer.name for layer in layers],
-            "silent": [layer.index for layer in layers if layer.type in _SILENT],
+            "silent": [layer.index for layer in layers if layer.type in SILENT],
             "profile": profile,
             "cuda_graphs": bool(machine.options.extra.get("cuda_graphs")),
             "layer_count": engine.layers,

@@ -78,6 +78,7 @@ class _Job:
     allocator: Any
     monitor: Any
     timings: TimingCache
+    adjust: Callable[[Any, Any], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -130,6 +131,7 @@ def build_plan(
     allocator: Any = None,
     label: str = "",
     say: Callable[[str], None] | None = None,
+    adjust: Callable[[Any, Any], None] | None = None,
 ) -> Built:
     """Build a plan.
 
@@ -145,6 +147,7 @@ def build_plan(
         allocator: `trt.IGpuAllocator` that holds the build to the memory limit.
         label: What the graph is called in messages; empty: its path.
         say: Takes the lines of progress; None prints them to stderr.
+        adjust: Changes the parsed network (given the module and its definition) before it is built.
 
     Raises:
         UsageError: An option, the dtype, the graph or a shape cannot be had.
@@ -160,7 +163,7 @@ def build_plan(
     path = None if options.cache is None else cache_path(Path(options.cache), trt.__version__, gpu)
     job = _Job(
         trt, log, onnx_path, label or str(onnx_path), options, inputs, typing, explicit, calibrator,
-        allocator, make_monitor(trt, say), TimingCache.load(path),
+        allocator, make_monitor(trt, say), TimingCache.load(path), adjust,
     )  # fmt: skip
     attempts: list[dict[str, Any]] = []
     everything = list(tries(workspace_bytes(options, device), _level(options)))
@@ -257,6 +260,8 @@ def _build(job: _Job, settings: Try) -> tuple[bytes, dict[str, Any]]:
         register_plugins(log, "")
     network = parse_network(trt, builder, job.onnx_path, job.typing, log, job.label)
     check_types(network, job.options.dtype, job.label, explicit=job.explicit)
+    if job.adjust is not None:
+        job.adjust(trt, network.definition)
     config = builder.create_builder_config()
     applied = _configure(job, config, settings)
     ranges = set_profile(trt, builder, config, network, job.inputs, job.options.extra)

@@ -140,6 +140,13 @@ class Cuda:
         self._call("cudaMemGetInfo", byref(free), byref(total))
         return free.value, total.value
 
+    def l2_bytes(self, index: int) -> int | None:
+        """Return the L2 cache of a device, None if the runtime does not say."""
+        try:
+            return self._number("cudaDeviceGetAttribute", types.ATTRIBUTE_L2, index) or None
+        except CudaError:
+            return None
+
     def allocate(self, nbytes: int) -> int:
         """Allocate device memory and return its address, at least 256-byte aligned.
 

@@ -17,6 +17,7 @@ SUCCESS, OUT_OF_MEMORY, STUB_LIBRARY = 0, 2, 34
 INSUFFICIENT_DRIVER, NO_DEVICE, DRIVER_MISMATCH = 35, 100, 803
 
 COPY_TO_DEVICE, COPY_TO_HOST, COPY_ON_DEVICE = 1, 2, 3  # cudaMemcpyKind
+ATTRIBUTE_L2 = 38  # cudaDevAttrL2CacheSize, bytes
 ATTRIBUTE_INTEGRATED = 18  # cudaDevAttrIntegrated: the GPU's memory is the host's
 ATTRIBUTE_MAJOR, ATTRIBUTE_MINOR = 75, 76  # cudaDevAttrComputeCapabilityMajor, ...Minor
 STREAM_NON_BLOCKING = 1  # cudaStreamNonBlocking: does not wait for the default stream

@@ -39,14 +39,16 @@ class Prepared:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def clean(self, artefacts: Path) -> None:
-        """Delete what was written beside the engine and free the calibrator's memory."""
+        """Delete what was written beside the graph and free the calibrator's memory.
+
+        The graph itself and its weights stay as long as the artefacts do: the replay pass builds
+        layers from it.
+        """
         if self.calibrator is not None:
             self.calibrator.close()
         for path in artefacts.glob(f"{PREPARED_FILE}*"):
             if path.is_dir():
                 shutil.rmtree(path)
-            else:
-                path.unlink()
 
 
 def prepare(

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgejoule.errors import EdgejouleError, MeasurementError, UsageError
-from edgejoule.inference.backend import BuildOptions, LayerTimes, Profiler
+from edgejoule.inference.backend import BuildOptions, Profiler
 from edgejoule.inference.memory_limit import limit_tensorrt, tensorrt_allocator
 from edgejoule.inference.trt import PLAN_FILE, SESSION_FILE
 from edgejoule.inference.trt.buffers import Buffers
@@ -26,17 +25,16 @@ from edgejoule.inference.trt.common import device_index
 from edgejoule.inference.trt.cuda_types import CudaError
 from edgejoule.inference.trt.engine import open_engine
 from edgejoule.inference.trt.library import load_tensorrt, make_log
-from edgejoule.inference.trt.recorder import layer_times, make_recorder, order_problem, places
+from edgejoule.inference.trt.plan_profiler import WARM_INFERENCES, PlanProfiler
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from edgejoule.inference.replaying import Replayer
     from edgejoule.inference.trt.cuda import Cuda
 
-WARM_INFERENCES = 2  # with the profiler, before each chunk
 OVERLAP = "layers may overlap, their sum is not the latency"
 
-_TIMES_PER_CHUNK = 100_000
 _MOST_LAYERS = 2**15 - 1  # layers are stored in 16 bits
 _MIB = 2**20
 
@@ -59,7 +57,7 @@ def open_plan_session(artefacts: Path, options: BuildOptions) -> PlanSession:
     cuda = load_cuda()
     about = json.loads((artefacts / SESSION_FILE).read_text(encoding="utf-8"))
     plan = (artefacts / PLAN_FILE).read_bytes()
-    return PlanSession(trt, cuda, plan, about, options)
+    return PlanSession(trt, cuda, plan, about, options, artefacts)
 
 
 class PlanSession:
@@ -72,8 +70,12 @@ class PlanSession:
         plan: bytes,
         about: Mapping[str, Any],
         options: BuildOptions,
+        artefacts: Path,
     ) -> None:
         self.trt = trt
+        self._options = options
+        self._artefacts = artefacts
+        self._sets: Sequence[Mapping[str, np.ndarray]] = ()
         self._cuda = cuda
         self._log: Any = make_log(trt)
         self._layers = [str(name) for name in about["layers"]]
@@ -123,6 +125,7 @@ class PlanSession:
         memory = self._cuda if self._allocator is None else self._allocator.budget
         self._buffers = Buffers(self._cuda, self._context, self._stream, memory)
         self._buffers.fill(inputs)
+        self._sets = inputs
         self._bound = 0
         if self._wants_graphs:
             self._capture()
@@ -151,6 +154,19 @@ class PlanSession:
     def profiler(self) -> Profiler:
         """Return a profiler of this session."""
         return PlanProfiler(self, self._layers, self._silent)
+
+    def replayer(self) -> Replayer:
+        """Return what repeats its layers alone, built again from the graph behind the plan."""
+        from edgejoule.inference.trt.replay import PlanParts, PlanReplayer
+
+        if self._recorder is not None:
+            self._clean()
+        self._select(0)
+        parts = PlanParts(
+            self.trt, self._cuda, self._log, self._allocator, self._device, self._context,
+            self._stream, bool(self._filled().dynamic_outputs()),
+        )  # fmt: skip
+        return PlanReplayer(parts, self._artefacts, self._options, self._silent, self._sets[0])
 
     def settings(self) -> dict[str, Any]:
         """Return what is in force."""
@@ -285,108 +301,6 @@ class PlanSession:
         for graph in self._graphs:
             _quietly(self._cuda.destroy_graph, graph)
         self._graphs = []
-
-
-class PlanProfiler:
-    """Layer times of a session, in chunks.
-
-    The names that TensorRT reports are compared with the engine's before each chunk and after it;
-    in between, layers go by position alone. The report of an inference takes about a microsecond
-    per layer; `after` makes it, which the caller may call once it has taken the time; otherwise it
-    is made before the next inference.
-
-    Layers that compute nothing (`silent`) may be missing from the reports, the same ones from all;
-    they take no time.
-    """
-
-    def __init__(
-        self, session: PlanSession, layers: Sequence[str], silent: frozenset[int] = frozenset()
-    ) -> None:
-        self._session = session
-        self._layers = list(layers)
-        self._silent = silent
-        self._fit = list(range(len(self._layers)))  # the layers that are reported
-        self.chunk_inferences = max(1, _TIMES_PER_CHUNK // max(1, len(self._layers)))
-        self._recorder: Any = None
-        self._unreported = False
-
-    def start(self, inferences: int) -> None:
-        """Attach the recorder, warm up, and see that the layers come in the engine's order.
-
-        Raises:
-            MeasurementError: They do not, or TensorRT reports nothing.
-        """
-        # Warm inferences may outnumber the chunk's.
-        capacity = (min(inferences, self.chunk_inferences) + WARM_INFERENCES) * len(self._layers)
-        if self._recorder is None or self._recorder.capacity < capacity:
-            self._recorder = make_recorder(self._session.trt, capacity)
-        self._session.attach(self._recorder)
-        self._recorder.begin()
-        for _ in range(WARM_INFERENCES):
-            self.infer(0)
-        self.after()
-        self._check_names("before")
-        self._recorder.begin()
-
-    def infer(self, which: int) -> None:
-        """Run one inference; return when its outputs are computed."""
-        if self._unreported:
-            self.after()
-        self._session.infer_profiled(which)
-        self._unreported = True
-
-    def after(self) -> None:
-        """Have the last inference's layers reported, if they are not yet."""
-        if self._unreported:
-            self._unreported = False
-            self._session.report()
-            self._recorder.mark()
-
-    def harvest(self, spans: Sequence[tuple[int, int]]) -> LayerTimes:
-        """Return the chunk's layer times.
-
-        Raises:
-            MeasurementError: The layers come in another order than before the chunk.
-        """
-        del spans  # TensorRT gives durations without a clock
-        if self._recorder is None:
-            raise RuntimeError("harvest before start")
-        self.after()
-        times = layer_times(self._recorder, len(self._layers), self._fit)
-        for number, count in enumerate(self._recorder.counts()):
-            if count != len(self._fit):
-                print(
-                    f"inference {number} of this chunk: TensorRT reported {count} layer times, "
-                    f"the engine has {len(self._fit)} layers with times",
-                    file=sys.stderr,
-                )
-        self._check_names("after")
-        self._recorder.begin()
-        return times
-
-    def close(self) -> None:
-        """Forget the recorder; the context lets go of it when it goes itself."""
-        self._recorder = None
-
-    def _check_names(self, when: str) -> None:
-        self._recorder.begin(named=True)
-        self.infer(0)
-        self.after()
-        names = self._recorder.names()
-        problem = order_problem([self._layers[index] for index in self._fit], names)
-        if problem and when == "before" and len(self._fit) == len(self._layers):
-            fit = places(self._layers, names)
-            missing = {*range(len(self._layers))} - {*(fit or ())}
-            if fit and missing <= self._silent:
-                self._fit, problem = fit, ""
-                self._session.layers_without_times = [self._layers[i] for i in sorted(missing)]
-        # A wrong number after a chunk is left to the caller, who counts what the chunk gave.
-        if problem and (when == "before" or len(names) == len(self._fit)):
-            raise MeasurementError(
-                f"the engine's layers and TensorRT's times do not belong together: {problem} "
-                f"({when} a chunk of inferences)",
-                "build the engine again; if it stays so, report the version of TensorRT",
-            )
 
 
 def _mib(nbytes: int | None) -> float | None:

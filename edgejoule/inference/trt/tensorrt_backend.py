@@ -36,6 +36,7 @@ from edgejoule.inference.trt.adopting import (
 from edgejoule.inference.trt.build import OPTIONS, build_plan, check_options
 from edgejoule.inference.trt.common import TEGRA_RELEASE, probed_devices, probed_dtypes
 from edgejoule.inference.trt.precision import check_dtype, typing_of
+from edgejoule.inference.trt.replay_about import write_replay_file
 
 if TYPE_CHECKING:
     from edgejoule.inference.trt.origin import Origin
@@ -139,6 +140,8 @@ class TensorRtBackend:
             machine, engine, built.plan, artefacts, model.inputs, settings, origin
         )
         _write_engine_file(machine, engine, built.plan, model, options, artefacts, description)
+        calibrated = prepared.calibrator is not None
+        write_replay_file(artefacts, prepared.graph, model.inputs, calibrated=calibrated)
         engine.close()
         return description
 

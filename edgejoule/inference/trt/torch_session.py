@@ -34,6 +34,8 @@ from edgejoule.inference.trt.torch_slots import CudaGpu, EngineRunner, Gpu, Repl
 if TYPE_CHECKING:
     import numpy as np
 
+    from edgejoule.inference.replaying import Replayer
+
 
 class PartsSession:
     """The flat graph with its engines, loaded.
@@ -146,6 +148,14 @@ class PartsSession:
             return found
         result: Sequence[Any] = self._module(*self._sets[which])
         return result
+
+    def replayer(self) -> Replayer:
+        """Raise `MeasurementError`: an engine's layers have no graph that could be cut."""
+        raise MeasurementError(
+            "Torch-TensorRT builds its engines from parts of the torch program, which keep no "
+            "graph that one layer of an engine could be built from alone",
+            "measure the model with --backend tensorrt, or use another method of --energy",
+        )
 
     def profiler(self) -> Profiler:
         """Return the profiler: TensorRT's own within engines, events in PyTorch."""
