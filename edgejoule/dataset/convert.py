@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 from edgejoule.dataset.schema import open_writer, row_count, table_schema
 from edgejoule.errors import MeasurementError
 from edgejoule.files import disk_errors, sha256_of
-from edgejoule.records import MAGIC, NULL_NS, PASSES, read_header
+from edgejoule.records import MAGIC, NULL_NS, PASSES, REPLAY_KINDS, read_header
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
 BATCH_RECORDS = 1 << 19
-RECORD_FILES = ("power", "inferences", "layers", "resources")
+RECORD_FILES = ("power", "inferences", "layers", "replay", "resources")
 _POWER_FACTS = (
     "channels",
     "sensor",
@@ -126,7 +126,8 @@ def _convert(name: str, source: Path, target: Path) -> int:
     if name == "power":
         metadata.update({key: header.get(key) for key in _POWER_FACTS})
         metadata.update({key: header[key] for key in _POWER_FACTS_IF_THERE if key in header})
-    columns_of = {"power": _power, "inferences": _inferences, "layers": _layers}[name]
+    makers = {"power": _power, "inferences": _inferences, "layers": _layers, "replay": _replay}
+    columns_of = makers[name]
     rows = (pa.RecordBatch.from_arrays(columns_of(part), schema=schema) for part in batches)
     first = next(rows, None)
     with open_writer(target, name, schema, metadata, first) as writer:
@@ -175,6 +176,24 @@ def _layers(records: np.ndarray) -> list[pa.Array]:
         pa.array(records["layer"].astype(np.int16)),
         pa.array((records["duration_ns"] * 1e-6).astype(np.float32)),
         pa.array(offset, mask=offset == NULL_NS),
+    ]
+
+
+def _replay(records: np.ndarray) -> list[pa.Array]:
+    import numpy as np
+    import pyarrow as pa
+
+    kinds = pa.DictionaryArray.from_arrays(
+        pa.array(records["kind"].astype(np.int32)), pa.array(list(REPLAY_KINDS))
+    )
+    return [
+        kinds,
+        pa.array(records["layer"].astype(np.int16), mask=records["layer"] < 0),
+        pa.array(records["copies"].astype(np.int16)),
+        pa.array(records["round"].astype(np.int16)),
+        pa.array(records["start_ns"]),
+        pa.array(records["end_ns"]),
+        pa.array(records["iterations"]),
     ]
 
 

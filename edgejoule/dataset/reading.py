@@ -195,6 +195,36 @@ class Dataset:
         chosen = choose_runs(self.path)[0] if run is None else (self._run(run),)
         return make(energy_table(chosen, dataset_facts(self.path, chosen)))
 
+    def parts(
+        self,
+        run: str | None = None,
+        *,
+        method: str | None = None,
+        rail: str | None = None,
+        frame: Frame = "pandas",
+    ) -> Any:
+        """Return energy per inference summed up by module (a tree) and by type of operation.
+
+        Args:
+            run: Only this run; None: all complete ones.
+            method: How energy is split over layers; None: per run the best there is.
+            rail: Rail of the energy; None: the total, or what stands for it.
+            frame: What to return.
+
+        Raises:
+            UsageError: No such run, method or rail, or the library of `frame` is not installed.
+            MeasurementError: It is damaged.
+        """
+        from edgejoule.dataset.tables.layer_table import table_of_runs
+        from edgejoule.dataset.tables.part_table import part_table
+        from edgejoule.dataset.tables.source import choose_runs, dataset_facts
+
+        make = _maker(frame)
+        chosen = choose_runs(self.path)[0] if run is None else (self._run(run),)
+        facts = dataset_facts(self.path, chosen)
+        layers = table_of_runs(chosen, facts, method=method, rail=rail)
+        return make(part_table(chosen, layers, facts))
+
     def engine(self, run: str) -> dict[str, Any]:
         """Return `engine.json`: backend, settings, and what its layers are.
 

@@ -206,6 +206,10 @@ def _incomplete_run(partial: Path, request: dict[str, Any]) -> dict[str, Any]:
     missing = [lacking] if lacking else []
     done, asked = counts.get("profiled", 0), config.get("runs")
     missing.append(f"killed with {done} of {asked} profiled inferences recorded")
+    if segments := _segments(partial):
+        missing.append(
+            f"killed with {segments} segments of the replay pass recorded, and no energy of layers"
+        )
     missing += [
         f"no {name}"
         for name in ("engine.json", "inferences.parquet", "layers.parquet", "power.parquet")
@@ -294,6 +298,11 @@ def _power_facts(partial: Path) -> dict[str, Any]:
 
     path = partial / "power.parquet"
     return read_metadata(path) if path.is_file() else {}
+
+
+def _segments(partial: Path) -> int:
+    path = partial / "replay.parquet"
+    return row_count(path) if path.is_file() else 0
 
 
 def _inference_counts(partial: Path) -> dict[str, int]:

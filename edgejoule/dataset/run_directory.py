@@ -55,7 +55,7 @@ DATASET_JSON = "dataset.json"
 _WORKING_FOLDERS = ("artefacts", "sysfs")
 _REQUEST_JSON = "request.json"
 _WORKING_FILES = (
-    *(f"{name}.bin" for name in ("page", "power", "inferences", "layers", "resources")),
+    *(f"{name}.bin" for name in ("page", "power", "inferences", "layers", "replay", "resources")),
     "phases.jsonl",
     _REQUEST_JSON,
     LOCK_NAME,

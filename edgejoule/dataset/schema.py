@@ -25,8 +25,14 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 METADATA_KEY = b"edgejoule"
-ENERGY_KINDS = ("layer", "gap", "inference", "closure")
-TABLES = ("power", "inferences", "layers", "energy", "resources")
+ENERGY_KINDS = ("layer", "group", "gap", "inference", "closure")
+_GROUPS_SINCE = 5
+# Columns of `energy` that earlier versions lack.
+_ENERGY_ADDED = (
+    "group", "time_ms", "alone_ms", "dynamic_other_mj", "scaled_gross_mj", "scaled_dynamic_mj",
+    "why",
+)  # fmt: skip
+TABLES = ("power", "inferences", "layers", "replay", "energy", "resources")
 JSON_FILES = {
     "run.json": "run",
     "idle.json": "idle",
@@ -51,6 +57,7 @@ _ENCODINGS: dict[str, dict[str, str]] = {
         "duration_ms": "BYTE_STREAM_SPLIT",
         "start_offset_ns": _DELTA,
     },
+    "replay": {"start_ns": _DELTA, "end_ns": _DELTA},
     "energy": {},
     "resources": {"t_ns": _DELTA},
 }
@@ -103,26 +110,54 @@ def layers_schema() -> pa.Schema:
     )
 
 
-def energy_schema() -> pa.Schema:
-    """Return the columns of `energy.parquet`."""
+def replay_schema() -> pa.Schema:
+    """Return the columns of `replay.parquet`."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("kind", _text(), nullable=False),
+            pa.field("layer", pa.int16()),
+            pa.field("copies", pa.int16(), nullable=False),
+            pa.field("round", pa.int16(), nullable=False),
+            pa.field("start_ns", pa.int64(), nullable=False),
+            pa.field("end_ns", pa.int64(), nullable=False),
+            pa.field("iterations", pa.int64(), nullable=False),
+        ]
+    )
+
+
+def energy_schema(version: int = SCHEMA_VERSION) -> pa.Schema:
+    """Return the columns of `energy.parquet`; up to version 4 each row had its energy."""
     import pyarrow as pa
 
     text = _text()
-    return pa.schema(
+    older = version < _GROUPS_SINCE
+    schema = pa.schema(
         [
             pa.field("method", text, nullable=False),
             pa.field("rail", text, nullable=False),
             pa.field("kind", text, nullable=False),
             pa.field("layer", pa.int16()),
-            pa.field("gross_mj", pa.float64(), nullable=False),
+            pa.field("gross_mj", pa.float64(), nullable=not older),
             pa.field("gross_statistical_mj", pa.float64()),
             pa.field("dynamic_mj", pa.float64()),
             pa.field("dynamic_statistical_mj", pa.float64()),
             pa.field("systematic_mj", pa.float64()),
             pa.field("n", pa.int64(), nullable=False),
             pa.field("resolved", pa.bool_()),
+            pa.field("group", pa.int16()),
+            pa.field("time_ms", pa.float64()),
+            pa.field("alone_ms", pa.float64()),
+            pa.field("dynamic_other_mj", pa.float64()),
+            pa.field("scaled_gross_mj", pa.float64()),
+            pa.field("scaled_dynamic_mj", pa.float64()),
+            pa.field("why", text),
         ]
     )
+    if not older:
+        return schema
+    return pa.schema([field for field in schema if field.name not in _ENERGY_ADDED])
 
 
 def _text() -> pa.DataType:
@@ -140,15 +175,25 @@ def resources_schema(columns: tuple[str, ...]) -> pa.Schema:
     return pa.schema(fields + [pa.field(name, pa.float64()) for name in columns])
 
 
-def table_schema(name: str, columns: tuple[str, ...] = ()) -> pa.Schema:
-    """Return the schema of table `name`; `columns` are the figures of `resources`."""
+def table_schema(
+    name: str, columns: tuple[str, ...] = (), version: int = SCHEMA_VERSION
+) -> pa.Schema:
+    """Return the schema of table `name` as `version` of the format has it.
+
+    Args:
+        name: One of `TABLES`.
+        columns: The figures of `resources`.
+        version: The format; it matters to `energy` alone.
+    """
+    if name == "energy":
+        return energy_schema(version)
     if name == "resources":
         return resources_schema(columns)
     makers = {
         "power": power_schema,
         "inferences": inferences_schema,
         "layers": layers_schema,
-        "energy": energy_schema,
+        "replay": replay_schema,
     }
     return makers[name]()
 

@@ -16,6 +16,9 @@ BATCH = 1 << 19
 # From here on the figures of a run are computed as `edgejoule.summary` does it today, so that they
 # can be computed again; what earlier versions derived is held against the tables less closely.
 RECOMPUTED_SINCE = 4
+# From here on layers may be known in groups only, and methods other than the split by time are
+# computed again.
+GROUPS_SINCE = 5
 
 
 def first(what: str, rows: np.ndarray, offset: int = 0) -> str | None:

@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
     from edgejoule.dataset.checks.energy import Row
     from edgejoule.dataset.checks.layers import LayerSums
+    from edgejoule.energy.trace import RailPower
     from edgejoule.summary import Power
 
 _LATENCY = 1e-9
+_INTERVAL = "interval"
 _SPLIT = 2e-7  # twice the rounding of float32
 _SUMMARISED = ("clean", "rate", "profiled")
 _STATED = ("mean_ms", "median_ms", "min_ms", "max_ms")
@@ -60,7 +62,8 @@ def check_latencies(passes: Passes, sums: LayerSums | None, run: dict[str, Any])
 def check_totals(
     path: Path,
     run: dict[str, Any],
-    profiled: Mapping[str, np.ndarray] | None,
+    power: Power,
+    passes: Passes,
     energy: list[Row] | None,
     sums: LayerSums | None,
     sound: set[str],
@@ -70,17 +73,17 @@ def check_totals(
     Args:
         path: The run directory.
         run: `run.json`.
-        profiled: The inferences of the profiled pass, None if there are none.
+        power: The run's power.
+        passes: The inferences by pass.
         energy: The rows of `energy.parquet`; None: not there, or wrong in themselves.
         sums: Layer times, None where they are not known.
         sound: The files that may be opened.
     """
     from edgejoule.errors import EdgejouleError
     from edgejoule.phases import PhaseSpan
-    from edgejoule.summary import phase_energies, read_power
+    from edgejoule.summary import phase_energies
 
     try:
-        power = read_power(path / "power.parquet")
         found = phase_energies(power, [PhaseSpan(**phase) for phase in run["phases"]])
     except EdgejouleError as error:
         return [Finding("power.parquet", f"cannot be integrated ({error})")]
@@ -89,8 +92,12 @@ def check_totals(
         for problem in _phase_problems(found, run["summary"].get("phase_energies", {}))
     ]
     idle = read_json(path / "idle.json") if "idle.json" in sound else []
+    waited = _waited(path, run, sound)
     if recomputed(run):
         findings += [Finding("idle.json", problem) for problem in _idle_problems(power, idle)]
+        wrong = _pass_problems(power, passes, run, idle, waited)
+        findings += [Finding("run.json", problem) for problem in wrong]
+    profiled = passes.get("profiled")
     if energy is None or profiled is None or not len(profiled["index"]):
         return findings
     beside = {"idle.json", "measure.json"} & set(run["files"])  # what the split rests on as well
@@ -106,7 +113,7 @@ def check_totals(
         rows = [row for row in energy if row["rail"] == rail]
         findings += [
             Finding("energy.parquet", problem)
-            for problem in _rail_problems(power, rail, rows, profiled, split, idle, held_ns)
+            for problem in _rail_problems(power, rail, rows, profiled, split, idle, held_ns, waited)
         ]
     return findings
 
@@ -142,6 +149,32 @@ def _idle_problems(power: Power, idle: list[dict[str, Any]]) -> Iterator[str]:
                 yield f"{where}: {rail} has {said['mean_mw']} mW, the trace gives {found}"
 
 
+def _pass_problems(
+    power: Power,
+    passes: Passes,
+    run: dict[str, Any],
+    idle: list[dict[str, Any]],
+    waited: np.ndarray | None,
+) -> Iterator[str]:
+    """Hold the energy per inference that the summary says of a pass against the trace."""
+    for rail, said_of in ((run["summary"].get("energy") or {}).get("rails") or {}).items():
+        if rail not in power.rails:
+            yield f"summary.energy has a rail {rail!r} unknown here"
+            continue
+        loaded_mw = _loaded_mw(idle, rail)
+        for name, said in said_of.items():
+            one = passes.get(name)
+            if one is None or not isinstance(said, dict):
+                continue
+            spans_ns = waited if name == "profiled" else None
+            mean = float(_each_mj(power.rails[rail], one, spans_ns, loaded_mw).mean())
+            seconds = float((one["end_ns"] - one["start_ns"]).mean()) * 1e-9
+            above = None if loaded_mw is None else mean - loaded_mw * seconds
+            for key, value in (("gross_mj", mean), ("dynamic_mj", above)):
+                if key in said and not _same_energy(value, said[key], mean, ENERGY_TOLERANCE):
+                    yield f"{rail}: {key} of pass {name} is {said[key]}, the trace gives {value}"
+
+
 def _rail_problems(
     power: Power,
     rail: str,
@@ -150,29 +183,35 @@ def _rail_problems(
     sums: LayerSums | None,
     idle: list[dict[str, Any]],
     held_ns: np.ndarray | None,
+    waited: np.ndarray | None,
 ) -> Iterator[str]:
     import numpy as np
 
-    from edgejoule.energy.integrate import energies_mj
     from edgejoule.energy.proportional import METHOD, attribute
 
     series = power.rails.get(rail)
     if series is None:
         yield f"has a rail {rail!r} unknown here"
         return
-    each_mj = energies_mj(series, profiled["start_ns"], profiled["end_ns"])
+    loaded_mw = _loaded_mw(idle, rail)
+    each_mj = _each_mj(series, profiled, waited, loaded_mw)
     mean = float(each_mj.mean())
+    plain = float(_each_mj(series, profiled, None, None).mean())
+    by_trace = {METHOD: mean, _INTERVAL: plain}
     for row in rows:
-        if row["kind"] == "inference" and not close(mean, row["gross_mj"], mean):
-            problem = f"{rail}: an inference takes {mean:.6g} mJ by the trace"
+        # By replay the whole is what the network took in that pass, by regression what is left
+        # when the waiting between inferences is told from them.
+        given = by_trace.get(row["method"]) if row["kind"] == "inference" else None
+        if given is None or row["gross_mj"] is None:
+            continue
+        if not close(given, row["gross_mj"], given):
+            problem = f"{rail}: an inference takes {given:.6g} mJ by the trace"
             yield f"{problem}, {row['gross_mj']:.6g} by it"
             return
     if sums is None or np.isnan(mean):
         return
     duration_ns = profiled["end_ns"] - profiled["start_ns"]
-    wanted = attribute(
-        rail, each_mj, duration_ns, sums.per_block_ns, _loaded_mw(idle, rail), None, held_ns
-    )
+    wanted = attribute(rail, each_mj, duration_ns, sums.per_block_ns, loaded_mw, None, held_ns)
     expected = {(row.kind, row.layer): row for row in wanted}
     for row in rows:
         want = expected.get((row["kind"], row["layer"]))
@@ -184,6 +223,33 @@ def _rail_problems(
                 which = row["kind"] if row["layer"] is None else f"layer {row['layer']}"
                 yield f"{rail}: {key} of {which} is {have}, by time and trace {value}"
                 return
+
+
+def _each_mj(
+    series: RailPower,
+    inferences: Mapping[str, np.ndarray],
+    waited: np.ndarray | None,
+    loaded_mw: float | None,
+) -> np.ndarray:
+    """Return the energy of each inference; where the pass waited between them, without that."""
+    from edgejoule.energy.integrate import energies_mj
+    from edgejoule.energy.waiting import energies_without_waiting
+
+    times = inferences["start_ns"], inferences["end_ns"]
+    if waited is None or loaded_mw is None:
+        return energies_mj(series, *times)
+    return energies_without_waiting(series, *times, waited, loaded_mw)
+
+
+def _waited(path: Path, run: dict[str, Any], sound: set[str]) -> np.ndarray | None:
+    """Return the stretches of a profiled pass that waited between inferences, else None."""
+    from edgejoule.phases import PhaseSpan
+    from edgejoule.summary import waited_spans
+
+    said = read_json(path / "measure.json") if "measure.json" in sound else {}
+    profiled = said.get("profiled") if isinstance(said, dict) else None
+    found: np.ndarray | None = waited_spans([PhaseSpan(**one) for one in run["phases"]], profiled)
+    return found
 
 
 def _same_energy(

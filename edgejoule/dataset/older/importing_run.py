@@ -34,7 +34,7 @@ from edgejoule.dataset.run_directory import (
 )
 from edgejoule.dataset.schema import write_table
 from edgejoule.energy.baseline import Baseline
-from edgejoule.energy.proportional import EnergyRow
+from edgejoule.energy.rows import EnergyRow
 from edgejoule.errors import MeasurementError
 from edgejoule.files import config_sha256, disk_errors, write_json
 from edgejoule.phases import PhaseSpan
@@ -280,11 +280,12 @@ def _energy(
 
 def _impossible(rows: list[EnergyRow]) -> str:
     """Say why these energies cannot be those of a network, empty if they can."""
-    whole = {row.rail: row.gross_mj for row in rows if row.kind == "inference"}
+    whole = {row.rail: row.gross_mj or 0.0 for row in rows if row.kind == "inference"}
     for row in rows:
-        if row.kind == "layer" and not 0.0 <= row.gross_mj <= whole[row.rail] * (1 + 1e-6):
+        gross_mj = row.gross_mj or 0.0
+        if row.kind == "layer" and not 0.0 <= gross_mj <= whole[row.rail] * (1 + 1e-6):
             return (
-                f"by the readings of {row.rail} layer {row.layer} takes {row.gross_mj:.3g} mJ of "
+                f"by the readings of {row.rail} layer {row.layer} takes {gross_mj:.3g} mJ of "
                 f"{whole[row.rail]:.3g} mJ"
             )
     return ""

@@ -1,7 +1,7 @@
 """The tables as files: a folder of Parquet and CSV with a data dictionary, whole or not at all.
 
     <folder>/tables.json           which dataset, which files, what every column means
-             layers, runs, energy  .parquet and .csv
+             layers, runs, energy, parts  .parquet and .csv
              classic/              convolutional, pooling, dense over all runs
              classic/<run>/        the same of one run
 
@@ -30,7 +30,12 @@ from edgejoule.dataset.tables.classic import (
 from edgejoule.dataset.tables.layer_columns import LAYER_TABLE_VERSION
 from edgejoule.dataset.tables.layer_table import listed, table_of_runs
 from edgejoule.dataset.tables.meanings import columns_of
-from edgejoule.dataset.tables.run_columns import ENERGY_TABLE_VERSION, RUN_TABLE_VERSION
+from edgejoule.dataset.tables.part_table import part_table
+from edgejoule.dataset.tables.run_columns import (
+    ENERGY_TABLE_VERSION,
+    PART_TABLE_VERSION,
+    RUN_TABLE_VERSION,
+)
 from edgejoule.dataset.tables.run_table import energy_table, run_table
 from edgejoule.dataset.tables.source import Progress, Say, SourceRun, choose_runs, dataset_facts
 from edgejoule.errors import EdgejouleError, UsageError
@@ -46,6 +51,7 @@ _VERSIONS = {
     "layers": LAYER_TABLE_VERSION,
     "runs": RUN_TABLE_VERSION,
     "energy": ENERGY_TABLE_VERSION,
+    "parts": PART_TABLE_VERSION,
     **dict.fromkeys(CLASSIC_COLUMNS, CLASSIC_TABLE_VERSION),
 }
 
@@ -118,6 +124,7 @@ def write_tables(
         "layers": layers,
         "runs": run_table(chosen, facts, rail=rail),
         "energy": energy_table(chosen, facts),
+        "parts": part_table(chosen, layers, facts, say),
     }
     if classic:
         tables |= _classic(layers, chosen, say)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import pyarrow as pa
 
-LAYER_TABLE_VERSION = 1
+LAYER_TABLE_VERSION = 2  # 2: what is not resolved has no energy
 
 # Which layer of which run.
 IDENTITY = {
@@ -70,10 +70,24 @@ MEASURED = {
     "energy_dynamic_mj": "float64",
     "energy_dynamic_statistical_mj": "float64",
     "energy_systematic_mj": "float64",
+    "energy_group": "int16",  # index of a layer
+    "energy_why": "string",
+    "energy_dynamic_other_mj": "float64",  # replay's other rule
+    "energy_scaled_gross_mj": "float64",  # of the clean pass
+    "energy_scaled_dynamic_mj": "float64",
+    "alone_ms": "float64",
     "power_gross_mw": "float64",  # energy over runtime, and so its half-width
     "power_gross_statistical_mw": "float64",
     "power_dynamic_mw": "float64",
     "power_dynamic_statistical_mw": "float64",
+    "edp_uj_s": "float64",  # energy times runtime
+    "gflops_per_s": "float64",
+    "gbytes_per_s": "float64",
+    "gflop_per_joule": "float64",
+    "flop_per_byte": "float64",
+    "roofline_bound": "string",  # compute, memory
+    "roofline_share": "float64",
+    "roofline_note": "string",
 }
 # Under which configuration, on what.
 CONFIGURATION = {

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgejoule.dataset.schema import METADATA_KEY
+from edgejoule.dataset.tables.attribution_columns import NEVER_BEST
 from edgejoule.dataset.tables.layer_columns import LAYER_TABLE_VERSION, layer_table_schema
 from edgejoule.dataset.tables.layer_features import layer_features
 from edgejoule.dataset.tables.source import (
@@ -26,13 +27,13 @@ from edgejoule.dataset.tables.source import (
     layer_runtimes,
     part,
 )
+from edgejoule.energy.roofline import Roof, layer_roofline, roof_of
+from edgejoule.energy.rows import METHODS
 from edgejoule.errors import UsageError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# The best first: `replay` measures a layer alone, `window` integrates over its own time.
-METHODS = ("replay", "window", "proportional")
 TOTAL = "total"
 
 
@@ -50,7 +51,8 @@ def layer_table(
     Args:
         dataset: The dataset's folder.
         runs: Only these runs; none given: all complete ones.
-        method: Method of attribution; None: per run the best there is (`METHODS`).
+        method: Method of attribution; None: per run the best there is (`METHODS`, without
+            `interval`).
         rail: Rail of the energy; None: per run `total`, else the only one, else the only one of the
             sensor that sees the device.
         incomplete: Take incomplete and failed runs, too.
@@ -162,7 +164,10 @@ def choose_energy(
         return str(part(one.run, "summary", "energy", "why") or "no power sensor was read")
     methods = [name for name in METHODS if any(pair[0] == name for pair in offered)]
     methods += sorted({pair[0] for pair in offered} - set(METHODS))
-    wanted = methods if method is None else [method]
+    best = [name for name in methods if name != NEVER_BEST]
+    if method is None and not best:
+        return f"it has {NEVER_BEST} only, which tells no layers apart; --method takes it"
+    wanted = best if method is None else [method]
     for name in wanted:
         rails = [pair[1] for pair in offered if pair[0] == name]
         chosen = choose_rail(one, rails, rail)
@@ -200,6 +205,7 @@ def _rows(
     times = layer_runtimes(one.checked("layers.parquet"), len(layers))
     whole = float(times.mean_ms.sum())
     common = configuration_columns(one, engine)
+    roof = roof_of(part(one.run, "summary", "roofline"))
     return [
         {
             "run": one.name,
@@ -211,7 +217,7 @@ def _rows(
             "module_path": layer.get("module_path"),
             **layer_features(layer),
             **_runtime(times, layer["index"], whole),
-            **_energy(times, layer["index"], chosen, energies.get(layer["index"])),
+            **_energy(layer, times, chosen, energies.get(layer["index"]), roof),
             **common,
         }
         for layer in layers
@@ -230,15 +236,19 @@ def _runtime(times: LayerRuntimes, layer: int, whole_ms: float) -> dict[str, Any
 
 
 def _energy(
+    layer: Mapping[str, Any],
     times: LayerRuntimes,
-    layer: int,
     chosen: tuple[str, str] | None,
     row: Mapping[str, Any] | None,
+    roof: Roof,
 ) -> dict[str, Any]:
-    """Return energy, and power as energy over runtime; nothing is divided by no time."""
+    """Return energy, power as energy over runtime, and the roofline; nothing is over no time."""
     energy = _LayerEnergy() if row is None else _LayerEnergy.of_row(row)
-    mean_ms = finite(float(times.mean_ms[layer]))
+    mean_ms = finite(float(times.mean_ms[layer["index"]]))
     method, rail = chosen if chosen is not None and row is not None else (None, None)
+    under = layer_roofline(
+        layer.get("flops"), layer.get("bytes_moved"), mean_ms, energy.gross_mj, roof
+    )
 
     def power_mw(energy_mj: float | None) -> float | None:
         return None if energy_mj is None or not mean_ms else energy_mj / mean_ms * 1e3
@@ -252,16 +262,32 @@ def _energy(
         "energy_dynamic_mj": energy.dynamic_mj,
         "energy_dynamic_statistical_mj": energy.dynamic_statistical_mj,
         "energy_systematic_mj": energy.systematic_mj,
+        "energy_group": energy.group,
+        "energy_why": energy.why,
+        "energy_dynamic_other_mj": energy.dynamic_other_mj,
+        "energy_scaled_gross_mj": energy.scaled_gross_mj,
+        "energy_scaled_dynamic_mj": energy.scaled_dynamic_mj,
+        "alone_ms": energy.alone_ms,
         "power_gross_mw": power_mw(energy.gross_mj),
         "power_gross_statistical_mw": power_mw(energy.gross_statistical_mj),
         "power_dynamic_mw": power_mw(energy.dynamic_mj),
         "power_dynamic_statistical_mw": power_mw(energy.dynamic_statistical_mj),
+        "edp_uj_s": None
+        if energy.gross_mj is None or mean_ms is None
+        else energy.gross_mj * mean_ms,
+        "gflops_per_s": under.gflops_per_s,
+        "gbytes_per_s": under.gbytes_per_s,
+        "gflop_per_joule": under.gflop_per_joule,
+        "flop_per_byte": under.intensity,
+        "roofline_bound": under.bound,
+        "roofline_share": under.share,
+        "roofline_note": under.note or None,
     }
 
 
 @dataclass(frozen=True)
 class _LayerEnergy:
-    """What `energy.parquet` says of a layer; the names are its columns'."""
+    """What `energy.parquet` says of a layer; the names are its columns', newer ones optional."""
 
     gross_mj: float | None = None
     gross_statistical_mj: float | None = None
@@ -269,10 +295,16 @@ class _LayerEnergy:
     dynamic_statistical_mj: float | None = None
     systematic_mj: float | None = None
     resolved: bool | None = None
+    group: int | None = None
+    why: str | None = None
+    dynamic_other_mj: float | None = None
+    scaled_gross_mj: float | None = None
+    scaled_dynamic_mj: float | None = None
+    alone_ms: float | None = None
 
     @classmethod
     def of_row(cls, row: Mapping[str, Any]) -> _LayerEnergy:
-        return cls(**{name: row[name] for name in cls.__dataclass_fields__})
+        return cls(**{name: row.get(name) for name in cls.__dataclass_fields__})
 
 
 def configuration_columns(one: SourceRun, engine: Mapping[str, Any]) -> dict[str, Any]:

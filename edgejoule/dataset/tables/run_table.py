@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgejoule.dataset.schema import METADATA_KEY
+from edgejoule.dataset.tables.attribution_columns import attribution_columns
 from edgejoule.dataset.tables.layer_table import choose_rail, configuration_columns
 from edgejoule.dataset.tables.run_columns import (
     ENERGY_TABLE_VERSION,
@@ -56,7 +57,8 @@ def energy_table(runs: Sequence[SourceRun], facts: Mapping[str, Any]) -> pa.Tabl
 
     schema = energy_table_schema()
     rows = [row for one in runs for row in _energy_rows(one)]
-    columns = {name: [row[name] for row in rows] for name in schema.names}
+    # Formats below 5 lack the newer columns.
+    columns = {name: [row.get(name) for row in rows] for name in schema.names}
     return pa.table(columns, _with_header(schema, "energy", ENERGY_TABLE_VERSION, facts))
 
 
@@ -105,7 +107,7 @@ def _run_row(one: SourceRun, rail: str | None) -> dict[str, Any]:
         "held_mean_ms": finite(part(summary, "profiled", "held_ms_mean")),
         "rate_hz": finite(config.get("rate_hz")),
         "rate_missed_deadlines": part(summary, "rate", "missed_deadlines"),
-        **_energy(one, rail),
+        **_energy_columns(one, rail, times["latency_mean_ms"], shape[0] if shape else None),
         "memory_peak_mib": finite(part(summary, "memory", "peak_mib")),
         "memory_process_mib": finite(part(summary, "memory", "measure_peak_rss_mib")),
         "memory_gpu_allocator_mib": finite(part(summary, "memory", "peak_gpu_allocator_mib")),
@@ -173,10 +175,24 @@ def _times(one: SourceRun) -> dict[str, Any]:
     }
 
 
-def _energy(one: SourceRun, asked: str | None) -> dict[str, Any]:
-    """Return energy and mean power of an inference of the clean pass on one rail."""
+def _energy_columns(
+    one: SourceRun, asked: str | None, latency_ms: float | None, batch: int | None
+) -> dict[str, Any]:
+    """Return energy of an inference, how it was split over layers, and what checks say of that."""
     rails = part(one.run, "summary", "energy", "rails") or {}
     rail = choose_rail(one, list(rails), asked) if rails else None
+    columns = _energy(rails, rail)
+    gross_mj = columns["energy_gross_mj"]
+    return {
+        **columns,
+        "energy_gross_mj_per_sample": gross_mj / batch if gross_mj is not None and batch else None,
+        "edp_uj_s": _product(gross_mj, latency_ms),
+        **attribution_columns(part(one.run, "summary"), rail),
+    }
+
+
+def _energy(rails: Mapping[str, Any], rail: str | None) -> dict[str, Any]:
+    """Return energy and mean power of an inference of the clean pass on one rail."""
     figures = part(rails, rail, "clean") if rail is not None else None
     energy = {name: finite(part(figures, name)) for name in _ENERGY}
     power_mw = finite(part(figures, "mean_mw"))
@@ -207,7 +223,7 @@ def _machine(machine: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _product(one: float | None, other: int | None) -> float | None:
+def _product(one: float | None, other: float | None) -> float | None:
     return None if one is None or other is None else one * other
 
 
