@@ -195,6 +195,9 @@ def measure_command(campaign: Campaign, network: Network) -> list[str]:
         "--input": knobs.input,
         "--calibration": knobs.calibration,
         "--memory-limit-gib": knobs.memory_limit_gib,
+        "--energy": None if knobs.energy == "auto" else knobs.energy,
+        "--replay-budget": knobs.replay_budget_s,
+        "--check-attribution": knobs.check_attribution,
     }
     for flag, value in optional.items():
         if value is not None:

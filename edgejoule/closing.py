@@ -5,28 +5,27 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgejoule import __version__
+from edgejoule import __version__, attributing
 from edgejoule.config import SCHEMA_VERSION, RunConfig, defaults_of, identity_sha256
 from edgejoule.dataset.run_directory import convert, finish, set_defaults_if_absent
 from edgejoule.dataset.schema import write_table
-from edgejoule.energy.proportional import EnergyRow
+from edgejoule.energy.observer import observer_effect
+from edgejoule.energy.rows import EnergyRow
 from edgejoule.errors import MeasurementError
 from edgejoule.experiment import Measured, Task
 from edgejoule.files import disk_errors, write_json
 from edgejoule.idle import drift_of, idle_notes, read_meanwhile
+from edgejoule.measure_settings import methods_of
 from edgejoule.memory import memory_summary
-from edgejoule.phases import PhaseSpan, read_phases
+from edgejoule.phases import read_phases
 from edgejoule.records import read_header
 from edgejoule.summary import (
     TOTAL,
     Inferences,
     LayerSums,
-    Power,
-    attribution,
     baselines,
     latency,
     pass_energy,
@@ -38,6 +37,7 @@ from edgejoule.summary import (
     read_power,
     stability_notes,
     sum_layers,
+    waited_spans,
 )
 
 if TYPE_CHECKING:
@@ -66,7 +66,12 @@ def close_run(
         spans = read_phases(directory / "phases.jsonl")
         summary = _summary(config, passes, sums, measured)
         summary["memory"] = memory_summary(
-            directory, measured.setup, measured.measure, machine, config.memory_limit_gib
+            directory,
+            measured.setup,
+            measured.measure,
+            machine,
+            config.memory_limit_gib,
+            max((s.end_ns or 0 for s in spans if s.phase == "profiled"), default=0) or None,
         )
         if sensor is not NO_SENSOR:
             power = read_power(directory / "power.parquet")
@@ -75,10 +80,27 @@ def close_run(
             )
             idle = baselines(power, spans, meanwhile)
             held_ns = _held_ns(measured)
-            _write_energy(directory, summary, power, passes, sums, spans, config, idle, held_ns)
+            work = attributing.Task(
+                directory,
+                methods_of(config),
+                power,
+                passes["profiled"],
+                sums,
+                idle,
+                spans,
+                sensor,
+                measured.measure,
+                measured.sampler or {},
+                {},
+                held_ns,
+                config.seed,
+            )
+            _write_energy(work, summary, passes, config)
             summary["notes"] += adopt_calibration(task.dataset, directory, sensor)
         else:
             summary["energy"] = {"why": _why_no_energy(task)}
+            effect = observer_effect(measured.measure.get("observer"), {}, lambda rail: 0)
+            summary["energy"]["observer"] = effect
     run = {
         "schema_version": SCHEMA_VERSION,
         "name": task.name,
@@ -163,6 +185,7 @@ def _summary(
         "sampler": _without_kind(measured.sampler),
         "cooldown": measured.cooldown.to_json(),
         "energy": None,
+        "roofline": measured.measure.get("roofline"),
         "notes": [*stability_notes(clean), *_output_notes(measured.setup, config)],
     }
 
@@ -197,42 +220,52 @@ def _output_notes(setup: dict[str, Any], config: RunConfig) -> list[str]:
 
 
 def _write_energy(
-    directory: Path,
+    work: attributing.Task,
     summary: dict[str, Any],
-    power: Power,
     passes: dict[str, Inferences],
-    sums: LayerSums,
-    spans: Sequence[PhaseSpan],
     config: RunConfig,
-    idle: list[dict[str, Any]],
-    held_ns: np.ndarray | None,
 ) -> None:
     """Write `idle.json` and `energy.parquet`, and put energy into the summary."""
-    write_json(directory / "idle.json", idle)
+    power, idle = work.power, list(work.idle)
+    write_json(work.directory / "idle.json", idle)
     drift = drift_of(idle)
     summary["idle_drift"] = drift
     summary["notes"] += idle_notes(idle, drift)
-    _write_rows(
-        directory / "energy.parquet", attribution(power, passes["profiled"], sums, idle, held_ns)
-    )
-    summary["phase_energies"] = phase_energies(power, spans)
-    rails = list(power.rails)
+    summary["phase_energies"] = phase_energies(power, work.spans)
+    waited = {"profiled": waited_spans(work.spans, work.measure.get("profiled"))}
+    rails = {
+        rail: {
+            name: pass_energy(power, rail, passes[name], idle, waited.get(name))
+            for name in _BACK_TO_BACK
+        }
+        for rail in power.rails
+    }
+    clean = {
+        rail: (found["clean"]["gross_mj"], found["clean"]["dynamic_mj"])
+        for rail, found in rails.items()
+    }
+    attributed = attributing.attribute_run(dataclasses.replace(work, clean=clean))
+    _write_rows(work.directory / "energy.parquet", attributed.rows)
     energy: dict[str, Any] = {
         "rail": TOTAL if power.total_of else None,
         "total_of": power.total_of,
-        "rails": {
-            rail: {name: pass_energy(power, rail, passes[name], idle) for name in _BACK_TO_BACK}
-            for rail in rails
-        },
-        "methods": ["proportional"],
+        "rails": rails,
+        "methods": attributed.methods,
+        "attribution": attributed.attribution,
+        "duplication": attributed.duplication,
+        "accuracy": attributed.accuracy,
+        "observer": observer_effect(
+            work.measure.get("observer"), power.rails, attributing.reach_of(work)
+        ),
     }
+    summary["notes"] += attributed.notes
     if power.total_of:
-        energy |= energy["rails"][TOTAL]
+        energy |= rails[TOTAL]
     else:
         summary["notes"].append(
             "this board's total is not known: energy is given per rail and nothing is added up"
         )
-    summary["notes"] += _too_short(passes, _sensor(directory).get("refresh_ns"))
+    summary["notes"] += _too_short(passes, work.sensor.get("refresh_ns"))
     if summary["rate"] is not None and config.rate_hz is not None:
         for rail in rails:
             found = rate_energy(power, rail, passes["rate"], config.rate_hz)

@@ -15,7 +15,7 @@ from typing import Any
 
 from edgejoule.errors import UsageError
 
-SCHEMA_VERSION = 4  # docs/DatasetFormats.md has the history; 1 to 3 are still read
+SCHEMA_VERSION = 5  # docs/DatasetFormats.md has the history; 1 to 4 are still read
 # What only some backends know: key of `RunConfig.extra` -> flag of measure_inference_power.py.
 BACKEND_FLAGS = {
     "optimization_level": "--optimization-level",
@@ -26,7 +26,10 @@ BACKEND_FLAGS = {
     "cuda_graphs": "--cuda-graphs",
     "allow_fallback": "--allow-fallback",
 }
-_ADDED = ("engine", "calibration", "calibration_sha256", "memory_limit_gib")
+_ADDED = (
+    "engine", "calibration", "calibration_sha256", "memory_limit_gib",
+    "energy", "replay_budget_s", "check_attribution", "observer_s",
+)  # fmt: skip
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9_.+-]*$")
 
 
@@ -65,6 +68,11 @@ class RunConfig:
         calibration: What int8 and fp8 are calibrated with; None for other dtypes.
         calibration_sha256: Hash of the user's calibration files.
         memory_limit_gib: What the measured process may take of the device's memory, or None.
+        energy: Methods of attribution beside `proportional`, resolved, joined by commas as in
+            `replay,window`; None: no other.
+        replay_budget_s: Longest replay pass; None where there is none.
+        check_attribution: How many layers the duplication check takes; None: no such check.
+        observer_s: Longest time spent on what sampler and profiler cost; None: the default.
     """
 
     model: str
@@ -95,9 +103,13 @@ class RunConfig:
     calibration: str | None = None
     calibration_sha256: str | None = None
     memory_limit_gib: float | None = None
+    energy: str | None = None
+    replay_budget_s: float | None = None
+    check_attribution: int | None = None
+    observer_s: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values, the shape as a list, without unused knobs that format 3 added.
+        """Return plain values, the shape as a list, without unused knobs added since format 3.
 
         So a run that uses none of them keeps the identity that older versions gave it.
         """

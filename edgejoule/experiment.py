@@ -30,6 +30,7 @@ from edgejoule.cooldown import CoolDown, cool_down
 from edgejoule.errors import EdgejouleError, MeasurementError
 from edgejoule.files import disk_errors
 from edgejoule.inference.trt import ENGINE_FILE
+from edgejoule.measure_settings import attribution_rate, measure_settings
 from edgejoule.phases import BASELINE_PHASES, PhaseBoard
 from edgejoule.power.sensor import Where
 from edgejoule.processes import Child, start_child
@@ -247,14 +248,14 @@ def measure(task: Task, directory: Path, progress: Progress, stop: StopFlag) -> 
         if task.save_engine is not None:
             save_engine(directory, task.save_engine)
         gpu = _see_gpu(task, watch)
-        sampler, sampler_cpu = _start_power(task, directory, supervisor, watch, anchor)
+        sampler, ready = _start_power(task, directory, supervisor, watch, anchor)
         board.mark("idle_before")
         supervisor.wait(config.idle_duration_s)
         before = watch.level()
         child = start_child(
             "measuring process",
             "edgejoule.inference.measure_process",
-            {**_measure_config(config, directory), "keep_off_cpu": _keep_off(config, sampler_cpu)},
+            measure_settings(config, directory, ready),
             directory / "run.log",
         )
         watch.follow("measuring", child.process.pid)
@@ -302,11 +303,11 @@ def _start_power(
     supervisor: Supervisor,
     watch: Watch,
     anchor: dict[str, int],
-) -> tuple[Any, int | None]:
+) -> tuple[Any, dict[str, Any] | None]:
     """Start simulator and sampler as the configuration asks.
 
     Returns:
-        The sampler, None without a sensor; and the CPU that it is pinned to, None if it is not.
+        The sampler and what it said when it was ready; None and None without a sensor.
     """
     from edgejoule.power.acquire import start_sampler, start_simulator
 
@@ -317,46 +318,18 @@ def _start_power(
     if task.config.sensor == "simulated":
         supervisor.add(start_simulator(directory, seed=task.config.seed))
         sysfs_root = str(directory / "sysfs")
-    sampler, ready = start_sampler(task.config.sensor, directory, task.where, anchor)
+    sampler, ready = start_sampler(
+        task.config.sensor,
+        directory,
+        task.where,
+        anchor,
+        attribution=attribution_rate(task.config),
+        pause_phases=("unsampled",),
+    )
     supervisor.add(sampler)
     watch.follow("sampler", sampler.process.pid)
     watch.board_is_there(sysfs_root, has_power=True)
-    return sampler, ready.get("cpu")
-
-
-def _keep_off(config: RunConfig, sampler_cpu: int | None) -> int | None:
-    """Return the CPU that the measuring process leaves to the sampler, None if it needs them all.
-
-    A network that runs on the GPU, or on fewer threads than there are CPUs, loses nothing by it.
-    """
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    spare = config.device.startswith("cuda") or 0 < config.threads < cpus
-    return sampler_cpu if spare else None
-
-
-def _measure_config(config: RunConfig, directory: Path) -> dict[str, Any]:
-    return {
-        "directory": str(directory),
-        "backend": config.backend,
-        "options": {
-            "dtype": config.dtype,
-            "device": config.device,
-            "threads": config.threads,
-            "seed": config.seed,
-            "extra": config.extra,
-            "memory_limit_gib": config.memory_limit_gib,
-        },
-        "warmup": config.warmup,
-        "runs": config.runs,
-        "clean_runs": config.clean_runs,
-        "clean_min_s": config.clean_seconds,
-        "clean_max_runs": 2000,
-        "precision_percent": config.precision_percent,
-        "rate_hz": config.rate_hz,
-        "rate_s": 10.0,
-        "idle_duration_s": config.idle_duration_s,
-        "seed": config.seed,
-    }
+    return sampler, ready
 
 
 def request_of(task: Task, machine: dict[str, Any]) -> dict[str, Any]:

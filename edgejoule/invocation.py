@@ -86,7 +86,8 @@ def measure_all(args: argparse.Namespace, arguments: Sequence[str]) -> int:
     command = ("measure_inference_power.py", *arguments)
     build = args.artefacts or default_artefacts(config)
     with stop_on_signals() as stop, Progress(quiet=args.quiet) as progress:
-        for text in (*why["backend"], f"sensor: {why['sensor']}"):
+        energy = () if config.sensor == "none" else (f"energy of layers: {why['energy']}",)
+        for text in (*why["backend"], f"sensor: {why['sensor']}", *energy):
             progress.line(text)
         if args.setup_only:
             build_once(config, args, build, timing_cache(args.result_dir), progress, stop)
@@ -133,6 +134,8 @@ def measure_all(args: argparse.Namespace, arguments: Sequence[str]) -> int:
                 )
                 wait_until_idle(args, resolved.where, progress, stop)
                 _show(args, run_task(task, resolved.machine, progress, stop))
+        if len(runs) > 1:
+            _show_repeats(args, [name_of(args, resolved.model, one) for one in runs])
     return 0
 
 
@@ -259,6 +262,16 @@ def _keep_or_drop(partial: Path, error: Exception) -> str:
         shutil.rmtree(partial, ignore_errors=True)
         return ""
     return f"the log is {partial / 'run.log'}"
+
+
+def _show_repeats(args: argparse.Namespace, names: Sequence[str]) -> None:
+    """Print what the repeats say together: mean, interval over processes and builds, verdict."""
+    if args.json or args.quiet:
+        return
+    from edgejoule.report.repeats import repeats_text
+    from edgejoule.report.tables import load_run
+
+    print(repeats_text([load_run(args.result_dir / name) for name in sorted(names)]))
 
 
 def _show(args: argparse.Namespace, run: Path) -> None:

@@ -69,6 +69,9 @@ class Knobs:
         calibration: What int8 and fp8 are calibrated with, None for other dtypes.
         memory_limit_gib: What a measured process may take of the device's memory, None: no limit.
         cuda_graphs: Whether the clean pass replays a CUDA graph.
+        energy: `auto`, or methods of attribution with commas between.
+        replay_budget_s: Longest replay pass of a network, None: the default.
+        check_attribution: Layers of the duplication check, None: no check.
     """
 
     models: tuple[str, ...] = ()
@@ -98,6 +101,9 @@ class Knobs:
     calibration: str | None = None
     memory_limit_gib: float | None = None
     cuda_graphs: bool = False
+    energy: str = "auto"
+    replay_budget_s: float | None = None
+    check_attribution: int | None = None
 
     @property
     def run_idle_s(self) -> float:
@@ -140,6 +146,7 @@ def read_knobs(environment: Mapping[str, str], *, demo: bool = False) -> Knobs:
     if get("MODELS") and not models:
         raise UsageError(f"MODELS={get('MODELS')!r} names no network", "leave it out for all")
     limit = get("MEMORY_LIMIT_GIB")
+    budget = get("REPLAY_BUDGET")
     return Knobs(
         models=tuple(dict.fromkeys(models)),
         runs=count("RUNS", DEFAULT_RUNS),
@@ -170,6 +177,9 @@ def read_knobs(environment: Mapping[str, str], *, demo: bool = False) -> Knobs:
         calibration=get("CALIBRATION"),
         memory_limit_gib=None if limit is None else _above_zero("MEMORY_LIMIT_GIB", limit, "GiB"),
         cuda_graphs=_flag("CUDA_GRAPHS", get("CUDA_GRAPHS")),
+        energy=get("ENERGY") or "auto",
+        replay_budget_s=None if budget is None else _above_zero("REPLAY_BUDGET", budget, "seconds"),
+        check_attribution=optional_count("CHECK_ATTRIBUTION"),
     )
 
 

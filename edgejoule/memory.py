@@ -51,6 +51,7 @@ def memory_summary(
     measure: Mapping[str, Any],
     machine: Mapping[str, Any],
     limit_gib: float | None,
+    until_ns: int | None = None,
 ) -> dict[str, Any]:
     """Return `summary.memory` of a run.
 
@@ -61,8 +62,13 @@ def memory_summary(
             `peak_gpu_mib` or `memory_limit`, `gpu_integrated`).
         machine: What `describe_machine` found (`memory_mib`, `soc`, `l4t`).
         limit_gib: The limit that was asked for.
+        until_ns: Rows from then on are left out: what repeats layers, or measures what the device
+            can do, takes memory that the network does not. None: all count.
     """
-    return summarise(read_rows(directory / "resources.parquet"), setup, measure, machine, limit_gib)
+    rows = read_rows(directory / "resources.parquet")
+    if until_ns is not None:
+        rows = [row for row in rows if row[0] < until_ns]
+    return summarise(rows, setup, measure, machine, limit_gib)
 
 
 def read_rows(resources: Path) -> list[Row]:

@@ -2,8 +2,8 @@
 
 Exactly one phase holds at a time, over the whole run and all processes:
 
-    idle_before | load | idle_loaded_before | warmup | clean | rate | profiled, harvest, ... |
-    idle_loaded_after | unload | cooldown | idle_after
+    idle_before | load | idle_loaded_before | warmup | clean | rate | observed, unsampled, ... |
+    profiled, harvest, ... | replay | idle_loaded_after | unload | cooldown | idle_after
 
 `PhaseBoard.mark` appends a line to `phases.jsonl` (one `write` in append mode, so that two
 processes may share the file) and publishes the phase in the page; the parent marks the phases
@@ -33,6 +33,8 @@ PHASES = (
     "warmup",
     "clean",
     "rate",
+    "observed",
+    "unsampled",
     "profiled",
     "harvest",
     "replay",

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgejoule.describing import described, listed
+from edgejoule.energy_methods import DEFAULT_OBSERVER_S, Methods
 from edgejoule.errors import UsageError
 from edgejoule.knobs import Knobs
 from edgejoule.report.progress import duration
@@ -27,6 +28,8 @@ ASSUMED_LAYERS = 100
 PROFILED_OVER_CLEAN = 1.2
 SETUP_S = {"cpu": 15.0, "gpu": 90.0}
 PROCESS_S = 8.0  # starts and ends of processes, conversion
+OBSERVER_SHARE = 0.25  # of the clean pass, at most
+WAIT_SHARE, LONGEST_WAIT_S = 0.25, 3e-3  # the longest wait between profiled inferences
 LAYER_RECORD_B = 24  # while it is measured
 LAYER_ROW_B = 8  # in Parquet
 POWER_B_PER_S = 30_000  # three rails, two values each, at the hardware's refresh
@@ -158,6 +161,7 @@ def estimate(
     *,
     gpu: bool,
     gflops_per_s: float | None,
+    methods: Methods | None = None,
 ) -> Estimate:
     """Estimate time and size of the networks that are not there yet.
 
@@ -167,6 +171,7 @@ def estimate(
         known: Earlier runs by model.
         gpu: Whether a GPU will be used.
         gflops_per_s: What `matrix_gflops` said, None if it was not asked.
+        methods: How energy will be split over layers, None: only measured.
     """
     kind = "gpu" if gpu else "cpu"
     speed = ASSUMED_GPU_GFLOPS if gpu else gflops_per_s and gflops_per_s * CPU_EFFICIENCY
@@ -189,6 +194,7 @@ def estimate(
             profiled_ms = clean_ms * PROFILED_OVER_CLEAN
         clean_s = clean_ms * knobs.clean_runs / 1e3 if knobs.clean_runs else knobs.clean_seconds
         measured_s = clean_s + (profiled_ms * knobs.runs + clean_ms * knobs.warmup) / 1e3
+        measured_s += attribution_s(methods, clean_s, profiled_ms * 1e-3, knobs.runs)
         idle_s = 5 * knobs.run_idle_s  # four baselines and a cool-down
         one_s = measured_s + idle_s + PROCESS_S
         seconds += SETUP_S[kind] + knobs.repeats * one_s
@@ -207,6 +213,25 @@ def estimate(
     }
     basis = "; ".join(f"{count} by {told[key]}" for key, count in sources.items() if count)
     return Estimate(seconds, final_b / 2**20, peak_b / 2**20, basis or "nothing left to do")
+
+
+def attribution_s(methods: Methods | None, clean_s: float, inference_s: float, runs: int) -> float:
+    """Return how much longer a run takes because its energy is split over layers, at most.
+
+    Args:
+        methods: How; None: it is not.
+        clean_s: Length of the clean pass.
+        inference_s: Length of a profiled inference.
+        runs: How many of them.
+    """
+    if methods is None:
+        return 0.0
+    seconds = min(DEFAULT_OBSERVER_S, OBSERVER_SHARE * clean_s)
+    if "window" in methods.names:  # waits of up to this between inferences, half of it on average
+        seconds += runs * min(WAIT_SHARE * inference_s, LONGEST_WAIT_S) / 2
+    if methods.replay_budget_s is not None:
+        seconds += methods.replay_budget_s * (1 if methods.check_attribution is None else 2)
+    return seconds
 
 
 def plan_text(

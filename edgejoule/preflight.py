@@ -17,6 +17,7 @@ from typing import Any
 
 from edgejoule.dataset.versions.dagshub import token_from_environment
 from edgejoule.dataset.versions.token_pipe import token_pipe
+from edgejoule.energy_methods import Methods
 from edgejoule.errors import EXIT_USAGE
 from edgejoule.knobs import Knobs
 from edgejoule.machine import describe_machine, in_container, power_modes
@@ -31,6 +32,7 @@ from edgejoule.preflight_checks import (
     check_board,
     check_clocks,
     check_desktop,
+    check_energy,
     check_fan,
     check_folder,
     check_memory,
@@ -55,6 +57,7 @@ class Preflight:
     backend: Backend
     sensor: str
     machine: Mapping[str, Any]
+    methods: Methods | None = None
 
     @property
     def gpu(self) -> bool:
@@ -109,12 +112,16 @@ def run_preflight(
             check_weights(knobs, networks),
         ]
         backend, check = check_backend(said_by(trial, deadline), knobs, networks)
+        methods = None
+        if sensor_check.verdict != "blocks" and check.verdict != "blocks":
+            methods, of_layers = check_energy(knobs, sensor, backend)
+            after.insert(0, of_layers)
         after.append(
             check_no_push(knobs)
             if server is None
             else check_server(said_by(server, deadline), knobs)
         )
-    return Preflight((*before, check, *after), backend, sensor, machine)
+    return Preflight((*before, check, *after), backend, sensor, machine, methods)
 
 
 def preflight_text(checks: Sequence[Check]) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from edgejoule.energy_methods import REPLAYED, Methods, resolve_methods
 from edgejoule.errors import EXIT_SERVER, EXIT_TOKEN, EXIT_USAGE, EdgejouleError
 from edgejoule.knobs import Knobs
 from edgejoule.machine import PowerMode
@@ -182,6 +183,20 @@ def check_sensor(wanted: str, where: Where, *, jetson: bool = False) -> tuple[st
     why = reasons["ina3221"] if jetson else f"looked for {', '.join(reasons)}"
     mend = "measure_power.py rails says what is missing; SENSOR=simulated tries things out"
     return choice.name, Check(name, "warning", f"none, so no energy ({why})", mend)
+
+
+def check_energy(knobs: Knobs, sensor: str, backend: Backend) -> tuple[Methods | None, Check]:
+    """Return what ENERGY comes to with this sensor and backend, and the verdict.
+
+    A backend that has not said its name in time refuses nothing here; the first run will.
+    """
+    name = backend.name if backend.name != "auto" else REPLAYED[0]
+    asked = knobs.replay_budget_s, knobs.check_attribution
+    try:
+        methods = resolve_methods(knobs.energy, sensor, name, *asked)
+    except EdgejouleError as error:
+        return None, Check("energy", "blocks", error.message, error.mend, error.exit_code)
+    return methods, Check("energy", "ok", f"of layers by {methods}" if sensor != "none" else "none")
 
 
 def check_backend(

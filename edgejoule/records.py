@@ -74,9 +74,22 @@ RESOURCES = RecordKind(
     "resources",
     (("t_ns", "<i8"), ("value", "<i8"), ("column", "<i4"), ("reserved", "<i4")),
 )
-KINDS = {kind.name: kind for kind in (POWER, INFERENCES, LAYERS, RESOURCES)}
+REPLAY = RecordKind(
+    "replay",
+    (
+        ("start_ns", "<i8"),
+        ("end_ns", "<i8"),
+        ("iterations", "<i8"),  # executions that began and ended between the two
+        ("layer", "<i4"),  # index into engine.json's layers, -1 for `whole` and `idle`
+        ("copies", "<i4"),  # how often the layer is executed in the network (`duplicate`), else 1
+        ("round", "<i4"),  # rounds go over all that is repeated, one after the other
+        ("kind", "<i4"),  # index into REPLAY_KINDS
+    ),
+)
+KINDS = {kind.name: kind for kind in (POWER, INFERENCES, LAYERS, RESOURCES, REPLAY)}
 
 PASSES = ("warmup", "clean", "rate", "profiled")
+REPLAY_KINDS = ("layer", "whole", "idle", "duplicate")
 
 
 class RecordWriter:

@@ -60,6 +60,7 @@ def resolve(args: argparse.Namespace) -> Resolved:
     Raises:
         UsageError: Something asked for is not here or does not fit.
     """
+    from edgejoule.energy_methods import resolve_methods
     from edgejoule.inference.backends import choose_backend, resolve_device, resolve_dtype
     from edgejoule.machine import describe_machine
     from edgejoule.power.sensors import board_channels, choose_sensor
@@ -87,6 +88,9 @@ def resolve(args: argparse.Namespace) -> Resolved:
     sensor = choose_sensor(args.sensor, where, device)
     # The board's own rails, whichever sensor was asked for: a board keeps its name.
     machine = describe_machine(args.sysfs_root, channels=board_channels(where))
+    methods = resolve_methods(
+        args.energy, sensor.name, backend.name, args.replay_budget, args.check_attribution
+    )
     given = {name: getattr(args, name) for name in BACKEND_FLAGS}
     extra = {name: value for name, value in given.items() if value not in (None, False)}
     for name in extra:
@@ -124,8 +128,12 @@ def resolve(args: argparse.Namespace) -> Resolved:
         calibration=args.calibration,
         calibration_sha256=hash_of_files(args.calibration) if args.calibration else None,
         memory_limit_gib=args.memory_limit_gib,
+        energy=methods.energy,
+        replay_budget_s=methods.replay_budget_s,
+        check_attribution=methods.check_attribution,
+        observer_s=args.observer_seconds,
     )
-    why = {"backend": list(why_backend), "sensor": sensor.why}
+    why = {"backend": list(why_backend), "sensor": sensor.why, "energy": str(methods)}
     return Resolved(config, facts.name, machine, why, where)
 
 

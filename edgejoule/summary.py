@@ -16,9 +16,11 @@ import numpy as np
 from edgejoule.dataset.schema import read_metadata
 from edgejoule.energy.baseline import baseline_entry
 from edgejoule.energy.integrate import energies_mj, energy_mj
-from edgejoule.energy.proportional import EnergyRow, attribute, per_inference
+from edgejoule.energy.proportional import attribute, per_inference
+from edgejoule.energy.rows import EnergyRow
 from edgejoule.energy.statistics import block_starts, mean_of
 from edgejoule.energy.trace import RailPower, rail_powers, total_power
+from edgejoule.energy.waiting import energies_without_waiting
 from edgejoule.errors import MeasurementError
 from edgejoule.phases import BASELINE_PHASES
 from edgejoule.power.totals import total_rails_of
@@ -250,13 +252,35 @@ def phase_energies(
     return sums
 
 
-def _energies(series: RailPower, inferences: Inferences) -> np.ndarray:
-    """Return the energy of each inference, mJ.
+def waited_spans(spans: Sequence[PhaseSpan], profiled: Mapping[str, Any] | None) -> Any:
+    """Return the stretches of the profiled pass if it waited between inferences, else None.
+
+    Args:
+        spans: The phases.
+        profiled: `profiled` of `measure.json`.
+    """
+    found = [(s.start_ns, s.end_ns) for s in spans if s.phase == "profiled" and s.end_ns]
+    if not (profiled or {}).get("dither") or not found:
+        return None
+    return np.array(found, np.int64)
+
+
+def _energies(
+    series: RailPower,
+    inferences: Inferences,
+    spans_ns: np.ndarray | None = None,
+    baseline_mw: float | None = None,
+) -> np.ndarray:
+    """Return the energy of each inference, mJ; where the pass waited, without its waiting.
 
     Raises:
         MeasurementError: The trace does not cover them: the sampler was gone or saw only errors.
     """
-    energies = energies_mj(series, inferences.start_ns, inferences.end_ns)
+    times = inferences.start_ns, inferences.end_ns
+    if spans_ns is None or baseline_mw is None:
+        energies = energies_mj(series, *times)
+    else:
+        energies = energies_without_waiting(series, *times, spans_ns, baseline_mw)
     missing = int(np.count_nonzero(np.isnan(energies)))
     if missing:
         raise MeasurementError(
@@ -267,11 +291,23 @@ def _energies(series: RailPower, inferences: Inferences) -> np.ndarray:
 
 
 def pass_energy(
-    power: Power, rail: str, inferences: Inferences, idle: Sequence[Mapping[str, Any]]
+    power: Power,
+    rail: str,
+    inferences: Inferences,
+    idle: Sequence[Mapping[str, Any]],
+    spans_ns: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Return gross and dynamic energy per inference of a pass on one rail."""
-    energies = _energies(power.rails[rail], inferences)
+    """Return gross and dynamic energy per inference of a pass on one rail.
+
+    Args:
+        power: The run's power.
+        rail: Which.
+        inferences: Of the pass.
+        idle: The baselines.
+        spans_ns: int64 (k, 2), stretches of a pass that waited between inferences; else None.
+    """
     mean_mw, half_mw = loaded_baseline(idle, rail)
+    energies = _energies(power.rails[rail], inferences, spans_ns, mean_mw)
     found = per_inference(energies, inferences.duration_ns, mean_mw, half_mw)
     return {
         "gross_mj": found.gross_mj,
@@ -305,12 +341,13 @@ def attribution(
     sums: LayerSums,
     idle: Sequence[Mapping[str, Any]],
     held_ns: np.ndarray | None = None,
+    spans_ns: np.ndarray | None = None,
 ) -> list[EnergyRow]:
-    """Return the rows of `energy.parquet`: the proportional split on every rail and the total."""
+    """Return the proportional split on every rail and the total."""
     rows: list[EnergyRow] = []
     for name, series in power.rails.items():
-        energies = _energies(series, profiled)
         mean_mw, half_mw = loaded_baseline(idle, name)
+        energies = _energies(series, profiled, spans_ns, mean_mw)
         rows += attribute(
             name, energies, profiled.duration_ns, sums.per_block_ns, mean_mw, half_mw, held_ns
         )

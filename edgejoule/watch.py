@@ -46,6 +46,7 @@ class Watch:
         self._pass_seconds: dict[str, float] = {}
         self._history: list[tuple[int, int]] = []
         self._phase = ""
+        self._phase_since_ns = 0
 
     def board_is_there(self, sysfs_root: str, *, has_power: bool) -> None:
         """Say where the board's files lie and whether there is a power trace to follow."""
@@ -74,12 +75,9 @@ class Watch:
             name = str(message["name"])
             self._pass_inferences[name] = message.get("inferences")
             self._pass_seconds[name] = float(message.get("estimate_s") or 0.0)
-            count = message.get("inferences")
-            what = f"{count} inferences" if count else "until steady"
-            if not count and self._pass_seconds[name]:
-                what = "as many inferences as there is time for"
-            about = f", about {self._pass_seconds[name]:.0f} s" if self._pass_seconds[name] else ""
-            self._progress.line(f"{name} pass: {what}{about}")
+            self._progress.line(
+                _announced(name, message.get("inferences"), self._pass_seconds[name])
+            )
         elif message["kind"] == "note":
             self._progress.line(str(message.get("text", "")))
 
@@ -120,8 +118,9 @@ class Watch:
         self._page.close()
 
     def _show(self, state: PageState, now_ns: int) -> None:
-        if state.phase not in {self._phase, "harvest"}:
-            self._phase = state.phase
+        phase = _PART_OF.get(state.phase, state.phase)
+        if phase not in {self._phase, "harvest"}:
+            self._phase, self._phase_since_ns = phase, state.phase_start_ns
             self._history.clear()
         if state.inference >= 0:
             self._history.append((now_ns, state.inference))
@@ -136,6 +135,25 @@ class Watch:
         if total and rate_hz:
             remaining_s = max(0.0, (total - done) / rate_hz)
         elif self._pass_seconds.get(self._phase):
-            spent_s = (time.monotonic_ns() - state.phase_start_ns) * 1e-9
+            spent_s = (time.monotonic_ns() - self._phase_since_ns) * 1e-9
             remaining_s = max(0.0, self._pass_seconds[self._phase] - spent_s)
-        self._progress.update(state.phase, done, total, rate_hz, remaining_s, "")
+        self._progress.update(phase, done, total, rate_hz, remaining_s, "")
+
+
+# Passes that are no plain run of inferences: their names, and what is done in them.
+_OTHER_PASSES = {
+    "observed": ("observer", "sampler and profiler on and off"),
+    "replay": ("replay", "each layer alone"),
+}
+_PART_OF = {"unsampled": "observed"}
+
+
+def _announced(name: str, count: int | None, seconds: float) -> str:
+    """Return what is said of a pass before it begins."""
+    if name in _OTHER_PASSES:
+        title, what = _OTHER_PASSES[name]
+        return f"{title} pass: {what}" + (f", up to {seconds:.0f} s" if seconds else "")
+    what = f"{count} inferences" if count else "until steady"
+    if not count and seconds:
+        what = "as many inferences as there is time for"
+    return f"{name} pass: {what}" + (f", about {seconds:.0f} s" if seconds else "")

@@ -15,11 +15,11 @@ def add(verbs: Verbs[argparse.ArgumentParser]) -> None:
         verbs,
         "tables",
         "write tables for modelling power and runtime",
-        "Write layers (a row per layer and run), runs (a row per run) and energy (every method\n"
-        "and rail) as Parquet and CSV, with what every column means in tables.json. Every file\n"
-        "that is read is hashed first; a damaged run is refused. Incomplete and failed runs are\n"
-        "left out and named. The folder is written whole or not at all. docs/Modelling.md has\n"
-        "the columns.",
+        "Write layers (a row per layer and run), runs (a row per run), energy (every method and\n"
+        "rail) and parts (sums by module and operation) as Parquet and CSV, with what every\n"
+        "column means in tables.json. Every file that is read is hashed first; a damaged run is\n"
+        "refused. Incomplete and failed runs are left out and named. The folder is written whole\n"
+        "or not at all. docs/Modelling.md has the columns.",
         _tables,
     )
     dataset_argument(tables)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edgejoule.cli.energy_options import add_energy_options
 from edgejoule.cli.power_options import SENSOR_HELP, put_back_left_over
 from edgejoule.errors import UsageError, run_command
 
@@ -26,6 +27,8 @@ examples:
   measure_inference_power.py --model my_net.py:make --dtype float32 --input-shape 1 3 320 320
   measure_inference_power.py --model detector.onnx --backend onnxruntime --rate-hz 30
   measure_inference_power.py --model resnet18 --weights random --sensor simulated --runs 100
+  measure_inference_power.py --model resnet50 --device cuda --cuda-graphs --energy replay \\
+    --replay-budget 120 --check-attribution 4
 
 A model given as file.py:function or .pt2 is code, and loading it runs it.
 Exit codes: 0 done, 1 measurement wrong or incomplete, 2 usage, 130 interrupted.
@@ -55,8 +58,13 @@ def _positive(text: str) -> float:
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
     if not math.isfinite(value) or value <= 0:
-        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        raise argparse.ArgumentTypeError(f"{text} is no finite number above 0")
     return value
+
+
+def _from_zero(text: str) -> float:
+    """Parse a finite number from 0, also `0.0`."""
+    return 0.0 if "0" in text and not text.strip("0.") else _positive(text)
 
 
 def _percent(text: str) -> float:
@@ -86,6 +94,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_how(parser.add_argument_group("how it is measured"))
     _add_build(parser.add_argument_group("how it is built and run"))
     _add_power(parser.add_argument_group("power"))
+    energy = parser.add_argument_group("energy of layers")
+    add_energy_options(energy, _count, _positive, _from_zero)
     _add_where(parser.add_argument_group("where it goes"))
     talk = parser.add_argument_group("output")
     talk.add_argument("--quiet", action="store_true", help="no progress, no table")
@@ -311,12 +321,6 @@ def _add_power(power: argparse._ArgumentGroup) -> None:
     )
     power.add_argument(
         "--sysfs-root", default="/sys", metavar="DIR", help="where sysfs lies (default: /sys)"
-    )
-    power.add_argument(
-        "--energy",
-        default="proportional",
-        choices=("proportional",),
-        help="how an inference's energy is split over its layers (default: %(default)s to time)",
     )
 
 

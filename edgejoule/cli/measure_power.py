@@ -11,6 +11,7 @@ from edgejoule.cli import (
     power_convert,
     power_rails,
     power_record,
+    power_simulate,
     power_tegrastats,
     power_trtexec,
     power_watch,
@@ -25,6 +26,7 @@ _VERBS = {
     "convert": power_convert,
     "tegrastats": power_tegrastats,
     "trtexec": power_trtexec,
+    "simulate": power_simulate,
 }
 
 

@@ -36,6 +36,10 @@ knobs (environment variables):
   MIN_BLOCK_SIZE      least operators of a TensorRT block (torch-tensorrt)
   CUDA_GRAPHS         1: replay a CUDA graph in the clean pass
   MEMORY_LIMIT_GIB    what a measured process may take of the device's memory
+  ENERGY              how energy is split over layers: auto, or of replay, window, proportional,
+                      interval one or more (default: auto, by what the sensor allows)
+  REPLAY_BUDGET       longest replay pass of a network in seconds (default: 60)
+  CHECK_ATTRIBUTION   how many layers are checked by executing them several times (default: none)
   REPEATS             runs per network (default: 1)
   PUSH                each, end, later, off (default: each with a token, else off)
   DAGSHUB_USER_TOKEN  token of DagsHub
@@ -127,7 +131,9 @@ def experiment(
     known = history(knobs.result_dir, found.backend.form and found.backend.name)
     needs_speed = any(n.gflops and n.spec not in known and not n.there for n in networks)
     speed = matrix_gflops() if needs_speed and not found.gpu else None
-    guess = estimate(knobs, networks, known, gpu=found.gpu, gflops_per_s=speed)
+    guess = estimate(
+        knobs, networks, known, gpu=found.gpu, gflops_per_s=speed, methods=found.methods
+    )
     downloads = sum(network.download_mib for network in networks)
     disk = check_disk(knobs.result_dir, guess.final_mib + guess.peak_mib + downloads)
     checks = (*found.checks, disk)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgejoule import __version__
@@ -23,18 +24,35 @@ UNITS = {
 }
 
 
+def layer_power_note(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Return what a reader must know of the powers of layers that were learnt from.
+
+    Args:
+        rows: Of the table of layers.
+    """
+    methods = sorted({row["energy_method"] for row in rows if row["energy_method"]})
+    if methods == [PROPORTIONAL]:
+        return (
+            "power was split by share of time (proportional), so no layer differs in power from "
+            "its network: the mean power of a network is predicted, not that of a layer"
+        )
+    apart = [name for name in methods if name != PROPORTIONAL]
+    known = sum(row["energy_method"] in apart and bool(row["energy_resolved"]) for row in rows)
+    if not apart or (known == len(rows) and len(apart) == 1):
+        return None
+    text = f"the power of a layer is learnt from {known} of {len(rows)} layers, attributed by "
+    text += " and by ".join(apart)
+    return text if known == len(rows) else f"{text}; the others are not resolved"
+
+
 def build_model(source: Source, training: Training, seed: int) -> dict[str, Any]:
     """Fit a predictor to all runs of a source and say what it is."""
     batches: dict[str, int | None] = {}
     for row in source.rows:
         batches.setdefault(row["run"], row["batch_size"])
     notes = list(source.notes)
-    methods = {row["energy_method"] for row in source.rows if row["energy_method"]}
-    if source.rail is not None and methods == {PROPORTIONAL}:
-        notes.append(
-            "power was split by share of time (proportional), so no layer differs in power from "
-            "its network: the mean power of a network is predicted, not that of a layer"
-        )
+    if source.rail is not None and (said := layer_power_note(source.rows)):
+        notes.append(said)
     return {
         "format": FORMAT,
         "version": VERSION,

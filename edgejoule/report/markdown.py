@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgejoule.report.repeats import repeats_section
 from edgejoule.report.sections import section
 from edgejoule.report.tables import RunTables, number, part
 from edgejoule.report.text import ABSENT, energy, markdown, markdown_table, ms, power
@@ -35,6 +36,7 @@ def report(
         lines += [f"**{which}: power and energy are simulated, not measured.**", ""]
     if runs:
         lines += [overview(runs), "", *_reading_guide(runs), ""]
+    lines += repeats_section(runs)
     if damaged:
         lines += ["## Not readable", ""]
         lines += [f"- {markdown(name)}: {markdown(why)}" for name, why in damaged]
@@ -78,7 +80,17 @@ def _reading_guide(runs: Sequence[RunTables]) -> list[str]:
         "profiled pass; profiled/clean is the ratio of their medians. Intervals are 95 % and hold "
         "within one process."
     ]
-    if any(layer.energy is not None for run in runs for layer in run.layers):
+    methods = {
+        layer.energy.method for run in runs for layer in run.layers if layer.energy is not None
+    }
+    if methods - {"proportional"}:
+        lines.append(
+            "Energies of layers are of the profiled pass, each by the method named with it. A "
+            "layer that a method cannot tell from everything else has no figure (*not resolved*); "
+            "the energy of such layers stands with their group, so that nothing is dropped. The "
+            "half-width of a sum of layers is the sum of theirs, since they depend on each other."
+        )
+    elif methods:
         lines.append(
             "The only figures of energy for layers here are *proportional to time*: they assume "
             "that each layer draws the same power, so they add nothing to the times."

@@ -8,6 +8,7 @@ from typing import Any
 
 from edgejoule.config import BACKEND_FLAGS
 from edgejoule.phases import PHASES
+from edgejoule.report.energy_sections import energy_sections
 from edgejoule.report.outputs import accuracy_text, memory_text
 from edgejoule.report.tables import TOTAL, RunTables, number, part, texts
 from edgejoule.report.terminal import energy_header, layer_energy
@@ -34,7 +35,7 @@ def section(run: RunTables) -> str:
     notes = [*run.notes, *(f"missing: {text}" for text in run.missing), *_imported(run)]
     if notes:
         blocks.append("\n".join(f"- {markdown(note)}" for note in notes))
-    blocks += [_latency(run), _rate(run), _energy(run), _layers(run)]
+    blocks += [_latency(run), _rate(run), _energy(run), _layers(run), *energy_sections(run)]
     blocks += [_phases(run), _baselines(run), _conduct(run), _provenance(run)]
     return "\n\n".join(block for block in blocks if block)
 
@@ -83,6 +84,14 @@ def _latency(run: RunTables) -> str:
     if gap is not None and share is not None:
         text += f"\n\nLayers make up {percent(share)} % of a profiled inference; the gap (in no "
         text += f"layer) has a median of {ms(gap)} ms."
+    if "window" in str(part(run.run, "config").get("energy") or "").split(","):
+        text += (
+            "\n\nBetween profiled inferences the host waited a random time, so that the sensor's "
+        )
+        text += (
+            "windows begin anywhere in a layer; latencies and energies of the profiled pass are "
+        )
+        text += "without the waiting, its phase below is with it."
     return text
 
 

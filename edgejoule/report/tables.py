@@ -12,35 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgejoule.energy.rollup import Rollup
+from edgejoule.energy.roofline import LayerRoofline, layer_roofline, roof_of
 from edgejoule.errors import MeasurementError, UsageError
+from edgejoule.report.energies import LayerEnergy, layer_energies, load_rollups
 from edgejoule.report.text import printable
 
 if TYPE_CHECKING:
     import numpy as np
 
-METHOD = "proportional"
 TOTAL = "total"
-
-
-@dataclass(frozen=True)
-class LayerEnergy:
-    """Energy of a layer per profiled inference, mJ; half-widths of 95 % intervals.
-
-    Attributes:
-        method: How it was attributed; always shown with the figure.
-        gross_mj: Energy.
-        gross_half_mj: Its half-width, None if not estimated.
-        dynamic_mj: Energy above the baseline, None without one.
-        dynamic_half_mj: Its half-width.
-        resolved: False: this layer cannot be told from the others; None: the method cannot say.
-    """
-
-    method: str
-    gross_mj: float | None
-    gross_half_mj: float | None
-    dynamic_mj: float | None
-    dynamic_half_mj: float | None
-    resolved: bool | None
 
 
 @dataclass(frozen=True)
@@ -57,7 +38,8 @@ class LayerRow:
         mean_ms: Mean duration.
         share: Part of the profiled inferences' time, 0 to 1, without what the profiler kept the
             device waiting; None if those are not there.
-        energy: On the board's total rail, None if there is none.
+        energy: By the best method there is, None if there is none.
+        roofline: Where it lies under the measured roofline.
     """
 
     index: int
@@ -69,6 +51,7 @@ class LayerRow:
     mean_ms: float
     share: float | None
     energy: LayerEnergy | None
+    roofline: LayerRoofline = field(default_factory=LayerRoofline)
 
     @property
     def module(self) -> str:
@@ -86,6 +69,8 @@ class RunTables:
         layers: Every layer with recorded times, in the engine's order.
         idle: `idle.json` as it is, None if it is not there.
         missing: Sentences about what is missing or cannot be read.
+        rollups: Energy summed up, one per method on the rail that stands for the run, the best
+            method first.
     """
 
     path: Path
@@ -93,6 +78,7 @@ class RunTables:
     layers: tuple[LayerRow, ...] = ()
     idle: Any = None
     missing: tuple[str, ...] = field(default=())
+    rollups: tuple[Rollup, ...] = ()
 
     @property
     def name(self) -> str:
@@ -215,32 +201,46 @@ def load_run(path: Path) -> RunTables:
     durations = _guarded(lambda: _layer_durations(path / "layers.parquet"), missing)
     held_ms = number(part(run, "summary", "profiled"), "held_ms_mean") or 0.0
     inference_ms = _guarded(lambda: _profiled_ms(path / "inferences.parquet", held_ms), missing)
-    energy: dict[int, LayerEnergy] = {}
+    described = _described(engine)
+    rollups: tuple[Rollup, ...] = ()
     if expected("energy.parquet"):
-        energy = _guarded(lambda: _layer_energies(path / "energy.parquet"), missing) or {}
-    layers = _rows(engine, durations or {}, inference_ms, energy)
+        means = {index: float(times.mean()) for index, times in (durations or {}).items()}
+        file = path / "energy.parquet"
+        found = _guarded(lambda: load_rollups(file, run, described, means), missing)
+        if found is not None:
+            rollups, problems = found
+            missing += problems
+    layers = _rows(described, run, durations or {}, inference_ms, layer_energies(rollups))
     if not layers and not missing:
         missing.append("no layer times were recorded")
-    return RunTables(path, run, layers, idle, tuple(missing))
+    return RunTables(path, run, layers, idle, tuple(missing), rollups)
+
+
+def _described(engine: Any) -> dict[int, Mapping[str, Any]]:
+    """Return the layers of `engine.json` by index, as far as it can be read."""
+    described = engine.get("layers") if isinstance(engine, dict) else None
+    return {
+        item.get("index", position): item
+        for position, item in enumerate(described if isinstance(described, list) else [])
+        if isinstance(item, dict)
+    }
 
 
 def _rows(
-    engine: Any,
+    known: Mapping[int, Mapping[str, Any]],
+    run: Mapping[str, Any],
     durations: Mapping[int, np.ndarray],
     inference_ms: float | None,
     energy: Mapping[int, LayerEnergy],
 ) -> tuple[LayerRow, ...]:
     import numpy as np
 
-    described = engine.get("layers") if isinstance(engine, dict) else None
-    known = {
-        item.get("index", position): item
-        for position, item in enumerate(described if isinstance(described, list) else [])
-        if isinstance(item, dict)
-    }
     rows = []
+    roof = roof_of(part(run, "summary").get("roofline"))
     for index, times in sorted(durations.items()):
         item = known.get(index, {})
+        own = energy.get(index)
+        mean_ms = float(times.mean(dtype=np.float64))
         share = float(times.sum(dtype=np.float64)) / inference_ms if inference_ms else None
         rows.append(
             LayerRow(
@@ -250,12 +250,23 @@ def _rows(
                 _text(item.get("module_path")),
                 len(times),
                 float(np.median(times)),
-                float(times.mean(dtype=np.float64)),
+                mean_ms,
                 share,
-                energy.get(index),
+                own,
+                layer_roofline(
+                    _count(item.get("flops")),
+                    _count(item.get("bytes_moved")),
+                    mean_ms,
+                    None if own is None else own.gross_mj,
+                    roof,
+                ),
             )
         )
     return tuple(rows)
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _text(value: Any) -> str | None:
@@ -284,7 +295,7 @@ def _guarded(read: Any, missing: list[str]) -> Any:
     return None
 
 
-def _column(path: Path, names: list[str]) -> Any:
+def column(path: Path, names: list[str]) -> Any:
     """Read some columns of one Parquet file (never a folder: its name would be interpreted)."""
     import pyarrow.parquet as pq
 
@@ -303,7 +314,7 @@ def _layer_durations(path: Path) -> dict[int, np.ndarray]:
     """Return the durations (ms, float32) of each layer by its index."""
     import numpy as np
 
-    table = _column(path, ["layer", "duration_ms"])
+    table = column(path, ["layer", "duration_ms"])
     layer = table["layer"].to_numpy()
     duration = table["duration_ms"].to_numpy()
     order = np.argsort(layer, kind="stable")
@@ -319,25 +330,8 @@ def _profiled_ms(path: Path, held_ms: float) -> float | None:
     """
     import numpy as np
 
-    table = _column(path, ["pass", "start_ns", "end_ns"])
+    table = column(path, ["pass", "start_ns", "end_ns"])
     chosen = np.array(table["pass"].to_pylist(), dtype=object) == "profiled"
     total_ns = int((table["end_ns"].to_numpy() - table["start_ns"].to_numpy())[chosen].sum())
     total_ms = total_ns * 1e-6 - held_ms * int(chosen.sum())
     return total_ms if total_ms > 0 else None
-
-
-def _layer_energies(path: Path) -> dict[int, LayerEnergy]:
-    names = ["method", "rail", "kind", "layer", "gross_mj", "gross_statistical_mj"]
-    table = _column(path, [*names, "dynamic_mj", "dynamic_statistical_mj", "resolved"])
-    return {
-        int(row["layer"]): LayerEnergy(
-            row["method"],
-            row["gross_mj"],
-            row["gross_statistical_mj"],
-            row["dynamic_mj"],
-            row["dynamic_statistical_mj"],
-            row["resolved"],
-        )
-        for row in table.to_pylist()
-        if row["kind"] == "layer" and row["rail"] == TOTAL and row["method"] == METHOD
-    }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 ABSENT = "-"
+_LEAST_MS = 1e-6  # clocks count nanoseconds
 _MARKDOWN = re.compile(r"([\\`*_\[\]<>#|~&$])")
 
 
@@ -30,8 +31,12 @@ def markdown(text: object, width: int | None = None) -> str:
 
 
 def ms(value: float | None) -> str:
-    """Return milliseconds with four significant digits, without the unit."""
-    return ABSENT if value is None else f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
+    """Return milliseconds with four significant digits, without the unit; under 1 ns is 0."""
+    if value is None:
+        return ABSENT
+    return (
+        "0" if abs(value) < _LEAST_MS else f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
+    )
 
 
 def energy(value_mj: float | None, half_mj: float | None = None, sign: str = "±") -> str:
@@ -42,6 +47,16 @@ def energy(value_mj: float | None, half_mj: float | None = None, sign: str = "±
 def power(value_mw: float | None, half_mw: float | None = None, sign: str = "±") -> str:
     """Return a power with its unit and half-width: `812 mW`, `5.31 ± 0.04 W`."""
     return ABSENT if value_mw is None else _scaled(value_mw, half_mw, sign, "mW", "W")
+
+
+def edp(value_uj_s: float | None) -> str:
+    """Return an energy-delay product with its unit: `6.6 uJ s`, `1.84 mJ s`, `12.1 J s`."""
+    if value_uj_s is None:
+        return ABSENT
+    for scale, unit in ((1e6, "J s"), (1e3, "mJ s")):
+        if abs(value_uj_s) >= scale:
+            return f"{value_uj_s / scale:.4g} {unit}"
+    return f"{value_uj_s:.4g} uJ s"
 
 
 def percent(share: float | None) -> str:
@@ -65,6 +80,32 @@ def table(header: list[str], rows: list[list[str]], right: set[int]) -> str:
         ).rstrip()
 
     return "\n".join(map(line, [header, ["-" * width for width in widths], *rows]))
+
+
+def fitted_table(
+    header: list[str], rows: list[list[str]], right: set[int], width: int | None, spare: list[int]
+) -> str:
+    """Return `table`, without columns that can be spared as far as it is wider than `width`.
+
+    Args:
+        header: Names of the columns.
+        rows: Their cells.
+        right: Columns that are right-aligned.
+        width: Of the terminal; None: nothing is left out.
+        spare: Columns that can be left out, the first one first.
+    """
+    left_out: set[int] = set()
+    for column in [*spare, None]:
+        kept = [index for index in range(len(header)) if index not in left_out]
+        text = table(
+            [header[index] for index in kept],
+            [[row[index] for index in kept] for row in rows],
+            {place for place, index in enumerate(kept) if index in right},
+        )
+        if width is None or column is None or max(map(len, text.splitlines())) <= width:
+            break
+        left_out.add(column)
+    return text
 
 
 def markdown_table(header: list[str], rows: list[list[str]], right: set[int]) -> str:
