@@ -97,6 +97,14 @@ def commands(watch: Watch) -> Commands:
     return Commands(watch)
 
 
+@pytest.fixture
+def plain_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A home without the user's settings, for commands on versions."""
+    from tests.support_versions import plain_environment
+
+    plain_environment(monkeypatch, tmp_path)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report: Any = yield

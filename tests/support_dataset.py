@@ -18,7 +18,7 @@ from edgejoule.dataset.run_directory import (
     seal,
     set_defaults_if_absent,
 )
-from edgejoule.dataset.schema import write_table
+from edgejoule.dataset.schema import table_schema, write_table
 from edgejoule.files import canonical_json
 from edgejoule.records import (
     INFERENCES,
@@ -26,12 +26,15 @@ from edgejoule.records import (
     NULL_NS,
     PASSES,
     POWER,
+    REPLAY,
+    REPLAY_KINDS,
     RESOURCES,
     RecordWriter,
 )
 
 MV = 5000
 MS = 1_000_000  # nanoseconds
+SEGMENT_NS = 20 * MS  # of the replay pass; its last millisecond is a pause
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class Plan:
         rails: Rail -> current in mA, at 5000 mV.
         idle_ma: Current in the idle baselines (they are stated, not sampled).
         sample_ns: Period of the power trace.
+        replay: Rounds of the replay pass, 0 for none.
     """
 
     model: str = "lenet"
@@ -65,6 +69,7 @@ class Plan:
     rails: tuple[tuple[str, int], ...] = (("VDD_A", 1000), ("VDD_B", 300))
     idle_ma: int = 200
     sample_ns: int = 200_000
+    replay: int = 0
 
     @property
     def span_ns(self) -> int:
@@ -111,12 +116,24 @@ def phases_of(plan: Plan, t_ns: int = 10_000 * MS) -> list[dict[str, Any]]:
         ("warmup", plan.warmup),
         ("clean", plan.clean),
         ("profiled", plan.profiled),
+        ("replay", plan.replay),
         ("idle_after", None),
     ):
+        if count == 0 and phase == "replay":
+            continue
         length = 20 * MS if count is None else count * (plan.span_ns + plan.pause_ns)
+        if phase == "replay":
+            length = plan.replay * len(replayed(plan)) * SEGMENT_NS
         phases.append({"phase": phase, "start_ns": t_ns, "end_ns": t_ns + length})
         t_ns += length
     return phases
+
+
+def replayed(plan: Plan) -> list[tuple[str, int, int, int]]:
+    """What one round of the replay pass repeats: kind, layer, copies, time of one execution."""
+    layers = [("layer", index, 1, ns) for index, ns in enumerate(plan.layer_ns)]
+    copied = [("duplicate", 1, n, plan.span_ns + (n - 1) * plan.layer_ns[1]) for n in (1, 2, 4)]
+    return [("idle", -1, 1, 0), ("whole", -1, 1, plan.span_ns), *layers, *copied]
 
 
 def channels_of(plan: Plan) -> list[dict[str, Any]]:
@@ -177,6 +194,8 @@ def write_partial(dataset: Path, plan: Plan = Plan(), *, name: str | None = None
     }
     (partial / "engine.json").write_bytes(canonical_json(engine))
     _write_inferences(partial, plan, phases)
+    if plan.replay:
+        _write_replay(partial, plan, phases)
     resources = RecordWriter(
         partial / "resources.bin",
         RESOURCES,
@@ -196,7 +215,7 @@ def _write_inferences(partial: Path, plan: Plan, phases: list[dict[str, Any]]) -
     inferences = RecordWriter(partial / "inferences.bin", INFERENCES, {})
     layers = RecordWriter(partial / "layers.bin", LAYERS, {})
     for phase in phases:
-        count = getattr(plan, phase["phase"], 0)
+        count = getattr(plan, phase["phase"], 0) if phase["phase"] in PASSES else 0
         for index in range(count):
             start = phase["start_ns"] + index * (plan.span_ns + plan.pause_ns)
             number = PASSES.index(phase["phase"])
@@ -209,6 +228,18 @@ def _write_inferences(partial: Path, plan: Plan, phases: list[dict[str, Any]]) -
                 offset += duration
     inferences.close()
     layers.close()
+
+
+def _write_replay(partial: Path, plan: Plan, phases: list[dict[str, Any]]) -> None:
+    replay = RecordWriter(partial / "replay.bin", REPLAY, {})
+    (t_ns,) = (phase["start_ns"] for phase in phases if phase["phase"] == "replay")
+    for turn in range(plan.replay):
+        for kind, layer, copies, once_ns in replayed(plan):
+            times = (SEGMENT_NS - MS) // once_ns if once_ns else 0
+            end_ns = t_ns + (times * once_ns or SEGMENT_NS - MS)
+            replay.write(t_ns, end_ns, times, layer, copies, turn, REPLAY_KINDS.index(kind))
+            t_ns += SEGMENT_NS
+    replay.close()
 
 
 def _write_power(partial: Path, plan: Plan, phases: list[dict[str, Any]]) -> None:
@@ -256,7 +287,8 @@ def energy_columns(plan: Plan) -> dict[str, list[Any]]:
             }
             for kind, layer, ns in parts
         ]
-    return {key: [row[key] for row in rows] for key in rows[0]} if rows else {}
+    names = table_schema("energy").names
+    return {key: [row.get(key) for row in rows] for key in names} if rows else {}
 
 
 def run_of(plan: Plan) -> dict[str, Any]:

@@ -5,18 +5,19 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from edgejoule.config import SCHEMA_VERSION
 from edgejoule.dataset.schema import open_writer, read_metadata, table_schema
 from edgejoule.files import canonical_json
 
 
-def edit_table(run, name, change):
+def edit_table(run, name, change, version=SCHEMA_VERSION):
     """Rewrite a table of a run after `change(columns) -> columns`, its metadata kept."""
     path = run / f"{name}.parquet"
     metadata = read_metadata(path)
     table = pq.read_table(path)
     columns = change({key: table[key].to_pylist() for key in table.column_names})
     figures = tuple(key for key in columns if key != "t_ns")
-    schema = table_schema(name, figures)
+    schema = table_schema(name, figures, version)
     arrays = [pa.array(columns[field.name], field.type) for field in schema]
     with open_writer(path, name, schema, metadata) as writer:
         writer.write_table(pa.Table.from_arrays(arrays, schema=schema))

@@ -13,7 +13,7 @@ from typing import Any
 
 from edgejoule.config import defaults_of
 from edgejoule.dataset.run_directory import finish, set_defaults_if_absent
-from edgejoule.dataset.schema import write_table
+from edgejoule.dataset.schema import table_schema, write_table
 from edgejoule.files import canonical_json
 from tests import support_dataset
 from tests.support_dataset import Plan
@@ -150,5 +150,5 @@ def energy_row(method: str, rail: str, layer: int | None, **values: Any) -> dict
 
 
 def write_energy(folder: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    columns = {name: [row.get(name) for row in rows] for name in table_schema("energy").names}
     write_table(folder / "energy.parquet", "energy", columns)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,15 @@ def build_pushed(folder: Path, *names: str) -> Path:
         build_run(folder / "data", model=name)
     do_push(folder / "data")
     return folder / "data"
+
+
+@contextlib.contextmanager
+def pushed_once(factory: pytest.TempPathFactory, *names: str) -> Iterator[Path]:
+    """Give a dataset with runs of these names as data-1, for a module; tests use copies of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = factory.mktemp("pushed")
+        plain_environment(patch, folder)
+        yield build_pushed(folder, *names)
 
 
 def copied(source: Path, folder: Path) -> Path:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgejoule.energy_methods import Methods
 from edgejoule.errors import UsageError
 from edgejoule.knobs import Knobs, read_knobs
 from edgejoule.plan import (
@@ -45,6 +46,7 @@ def test_every_knob_is_read() -> None:
             "CREATE_REPO": "1", "YES": "yes", "WAIT_IDLE": "10m",
             "CALIBRATION": "photos", "INPUT": "frames",
             "MEMORY_LIMIT_GIB": "3.5", "CUDA_GRAPHS": "1",
+            "ENERGY": "replay", "REPLAY_BUDGET": "90", "CHECK_ATTRIBUTION": "2",
         }
     )  # fmt: skip
     assert knobs == Knobs(
@@ -52,6 +54,7 @@ def test_every_knob_is_read() -> None:
         4, "end", "me", "r", "m", create_repository=True, yes=True, token=True,
         wait_idle="10m", input="frames",
         calibration="photos", memory_limit_gib=3.5, cuda_graphs=True,
+        energy="replay", replay_budget_s=90.0, check_attribution=2,
     )  # fmt: skip
     assert knobs.run_idle_s == 1.5
     assert "secret" not in repr(knobs)
@@ -88,6 +91,7 @@ def test_demo_is_small_and_what_is_given_wins() -> None:
         ("WARMUP", "-1"), ("WARMUP", "x"), ("OPTIMIZATION_LEVEL", "-1"), ("DTYPE", "float8"),
         ("WEIGHTS", "some"), ("PUSH", "always"), ("PUSH", "each"), ("YES", "maybe"),
         ("CREATE_REPO", "2"), ("MODELS", ","), ("CUDA_GRAPHS", "2"), ("DTYPE", "int8"),
+        ("REPLAY_BUDGET", "0"), ("CHECK_ATTRIBUTION", "0"),
         *(("MEMORY_LIMIT_GIB", value) for value in ("0", "-1", "inf", "much")),
     ],
 )  # fmt: skip
@@ -212,6 +216,22 @@ def test_more_of_anything_takes_longer() -> None:
     assert seconds(runs=60000) > base
     assert seconds(repeats=2) > base
     assert seconds(batch=2) > base
+
+
+def test_passes_for_the_energy_of_layers_take_their_time() -> None:
+    knobs = Knobs(clean_seconds=20.0, runs=1000)
+    networks = [Network("n", "n")]
+
+    def seconds(methods: Methods | None) -> float:
+        guess = estimate(knobs, networks, {}, gpu=False, gflops_per_s=None, methods=methods)
+        return guess.seconds
+
+    base = seconds(None)
+    assert seconds(Methods((), "")) - base == pytest.approx(5.0)  # a quarter of the clean pass
+    assert seconds(Methods(("replay",), "", 90.0)) - base == pytest.approx(95.0)
+    assert seconds(Methods(("replay",), "", 90.0, 3)) - base == pytest.approx(185.0)
+    # 50 ms an inference on a CPU: waits of up to 3 ms, half of it on average.
+    assert seconds(Methods(("window",), "")) - base == pytest.approx(5.0 + 1.5)
 
 
 def test_plan_text() -> None:

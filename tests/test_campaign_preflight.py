@@ -219,8 +219,10 @@ def test_whole_preflight_here(tmp_path: Path) -> None:
     knobs = Knobs(backend="onnxruntime", sensor="none", result_dir=tmp_path / "d", weights="random")
     found = preflight.run_preflight(knobs, [Network("a", "a")], limit_s=60)
     names = [check.name for check in found.checks]
-    assert names == ["board", "power mode", "clocks", "fan", "desktop", "sensor", "backend",
-                     "memory", "folder", "weights", "push"]  # fmt: skip
+    assert names == [
+        "board", "power mode", "clocks", "fan", "desktop", "sensor", "backend", "energy", "memory",
+        "folder", "weights", "push",
+    ]  # fmt: skip
     assert found.backend.form == "onnx"
     assert found.sensor == "none"
     assert not found.gpu
@@ -288,3 +290,24 @@ def test_server_is_asked_with_the_token(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert backend.verdict == "blocks"
     assert "none-such" in backend.detail
     assert "very-secret" not in preflight.preflight_text(found.checks)
+
+
+def test_methods_that_cannot_work_block_before_anything_is_measured() -> None:
+    methods, check = checks.check_energy(Knobs(energy="auto"), "ina3221", Backend("tensorrt"))
+    assert methods is not None
+    assert methods.names == ("window",)
+    assert check.detail == (
+        "of layers by window, proportional (the sensor's refreshes can be polled)"
+    )
+    for knobs, sensor, backend in (
+        (Knobs(energy="foo"), "ina3221", "torch"),
+        (Knobs(energy="window"), "nvml", "torch"),
+        (Knobs(replay_budget_s=9.0), "ina3221", "torch"),
+        (Knobs(energy="replay"), "nvml", "torch-tensorrt"),
+    ):
+        nothing, check = checks.check_energy(knobs, sensor, Backend(backend))
+        assert (nothing, check.verdict, check.exit_code) == (None, "blocks", 2)
+        assert check.mend
+    # The probe was too slow to name the backend: the first run will tell.
+    assert checks.check_energy(Knobs(energy="replay"), "nvml", Backend())[1].verdict == "ok"
+    assert checks.check_energy(Knobs(), "none", Backend("torch"))[1].detail == "none"

@@ -124,6 +124,7 @@ def test_commands_are_understood(tmp_path: Path) -> None:
         result_dir=tmp_path, clean_runs=3, repeats=2, min_block_size=4, optimization_level=3,
         owner="me", message="a message", create_repository=True, dtype="int8",
         calibration="photos", input="frames", memory_limit_gib=3.5, cuda_graphs=True,
+        energy="replay", replay_budget_s=90.0, check_attribution=2,
     )  # fmt: skip
     campaign = Campaign(knobs, [], StopFlag())
     words = measure_command(campaign, Network("a", "a", input_shape=(2, 3, 4)))[2:]
@@ -131,6 +132,7 @@ def test_commands_are_understood(tmp_path: Path) -> None:
     assert (measure.input_shape, measure.clean_runs, measure.idle_duration) == ([2, 3, 4], 3, 5.0)
     assert (measure.dtype, measure.calibration, measure.input) == ("int8", "photos", "frames")
     assert (measure.memory_limit_gib, measure.cuda_graphs) == (3.5, True)
+    assert (measure.energy, measure.replay_budget, measure.check_attribution) == ("replay", 90, 2)
     idle = measure_idling_power.build_parser().parse_args(idle_command(campaign)[2:])
     assert idle.idle_duration == 120
     push = data_version.build_parser().parse_args(push_command(campaign, ["x", "y"])[2:])

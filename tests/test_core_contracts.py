@@ -86,7 +86,8 @@ def test_identity_changes_with_every_knob_and_survives_json():
         "precision_percent": 2.0, "rate_hz": 30.0, "idle_duration_s": 1.0, "sensor": "simulated",
         "threads": 1, "repeat": 1, "rebuild": 1, "mode": "MAXN", "board": "orin",
         "extra": {"min_block_size": 1}, "engine": "e", "calibration": "normal",
-        "calibration_sha256": "c", "memory_limit_gib": 4.0,
+        "calibration_sha256": "c", "memory_limit_gib": 4.0, "energy": "window",
+        "replay_budget_s": 60.0, "check_attribution": 3, "observer_s": 0.0,
     }  # fmt: skip
     assert changed.keys() == {field.name for field in dataclasses.fields(RunConfig)}
     for name, value in changed.items():
@@ -99,9 +100,9 @@ def test_a_run_that_uses_no_new_knob_keeps_its_identity():
     """Runs that schema version 2 wrote are still found complete, not measured again."""
     import dataclasses
 
-    assert {"engine", "calibration", "calibration_sha256", "memory_limit_gib"}.isdisjoint(
-        BASE.to_json()
-    )
+    added = {"engine", "calibration", "calibration_sha256", "memory_limit_gib"}
+    added |= {"energy", "replay_budget_s", "check_attribution", "observer_s"}
+    assert added.isdisjoint(BASE.to_json())
     limited = dataclasses.replace(BASE, memory_limit_gib=4.0)
     assert limited.to_json().keys() - BASE.to_json().keys() == {"memory_limit_gib"}
     assert RunConfig.from_json(limited.to_json()) == limited

@@ -16,7 +16,8 @@ from edgejoule.config import RunConfig
 from edgejoule.dataset.versions.commands import _unreal
 from edgejoule.energy.trace import rail_powers
 from edgejoule.errors import MeasurementError, UsageError
-from edgejoule.experiment import Task, _keep_off, _see_gpu
+from edgejoule.experiment import Task, _see_gpu
+from edgejoule.measure_settings import keep_off_cpu
 from edgejoule.power import gpu_choice, nvml
 from edgejoule.power.cuda_devices import CudaDevice, CudaList
 from edgejoule.power.sensor import Where
@@ -204,11 +205,11 @@ def test_only_a_run_on_a_gpu_watches_it(
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="Linux only")
 def test_who_leaves_the_sampler_its_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {0, 1, 2, 3})
-    assert _keep_off(config(device="cuda:0"), 3) == 3
-    assert _keep_off(config(threads=2), 3) == 3
-    assert _keep_off(config(threads=0), 3) is None  # as many threads as there are CPUs
-    assert _keep_off(config(threads=4), 3) is None
-    assert _keep_off(config(device="cuda:0"), None) is None
+    assert keep_off_cpu(config(device="cuda:0"), 3) == 3
+    assert keep_off_cpu(config(threads=2), 3) == 3
+    assert keep_off_cpu(config(threads=0), 3) is None  # as many threads as there are CPUs
+    assert keep_off_cpu(config(threads=4), 3) is None
+    assert keep_off_cpu(config(device="cuda:0"), None) is None
 
 
 def test_a_shared_run_is_no_real_one() -> None:

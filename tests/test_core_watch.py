@@ -1,6 +1,7 @@
 """What the parent shows and writes while a run lasts."""
 
 import os
+import time
 
 import pytest
 
@@ -39,11 +40,15 @@ def test_a_pass_is_announced_with_its_length(watched):
     watch.on_message({"kind": "pass", "name": "warmup", "inferences": None, "estimate_s": 0.0})
     watch.on_message({"kind": "pass", "name": "clean", "inferences": None, "estimate_s": 30.0})
     watch.on_message({"kind": "pass", "name": "profiled", "inferences": 200, "estimate_s": 4.2})
+    watch.on_message({"kind": "pass", "name": "observed", "inferences": None, "estimate_s": 7.6})
+    watch.on_message({"kind": "pass", "name": "replay", "inferences": None, "estimate_s": 300.0})
     watch.on_message({"kind": "ready"})
     assert shown.lines == [
         "warmup pass: until steady",
         "clean pass: as many inferences as there is time for, about 30 s",
         "profiled pass: 200 inferences, about 4 s",
+        "observer pass: sampler and profiler on and off, up to 8 s",
+        "replay pass: each layer alone, up to 300 s",
     ]
 
 
@@ -67,6 +72,22 @@ def test_without_a_count_the_announced_time_runs_down(watched):
     board.mark("clean")
     watch.tick(0)
     assert 900 < shown.updates[-1][4] <= 1000
+
+
+def test_the_observer_pass_runs_down_over_its_switches(watched):
+    board, watch, shown, _ = watched
+    watch.on_message({"kind": "pass", "name": "observed", "inferences": None, "estimate_s": 900.0})
+    now_ns = time.monotonic_ns()
+    for phase, ago_s in (
+        ("observed", 300),
+        ("unsampled", 200),
+        ("observed", 100),
+        ("unsampled", 0),
+    ):
+        board.mark(phase, now_ns - ago_s * S)
+        watch.tick(0)
+    assert shown.updates[-1][0] == "observed"
+    assert 500 < shown.updates[-1][4] <= 600
 
 
 def test_an_idle_phase_runs_down_and_a_warm_up_promises_nothing(watched):

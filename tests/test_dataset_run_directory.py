@@ -126,7 +126,7 @@ def test_a_name_cannot_leave_the_dataset(tmp_path, name):
 
 
 def test_conversion_keeps_every_value(tmp_path):
-    plan = Plan(starts=False)
+    plan = Plan(starts=False, replay=2)
     facts = convert(write_partial(tmp_path, plan))
     (partial,) = (tmp_path / PARTIAL).glob("lenet-*")
     assert set(facts) == {f"{name}.parquet" for name in TABLES if name != "energy"}
@@ -141,6 +141,13 @@ def test_conversion_keeps_every_value(tmp_path):
     inferences = pq.read_table(partial / "inferences.parquet")
     assert inferences["pass"].to_pylist() == ["warmup"] * 2 + ["clean"] * 4 + ["profiled"] * 6
     assert inferences["due_ns"].null_count == 12
+    replay = pq.read_table(partial / "replay.parquet").to_pydict()
+    assert replay["kind"] == 2 * ["idle", "whole", *["layer"] * 3, *["duplicate"] * 3]
+    assert replay["layer"] == 2 * [None, None, 0, 1, 2, 1, 1, 1]
+    assert replay["copies"] == 2 * [1, 1, 1, 1, 1, 1, 2, 4]
+    assert replay["round"] == [0] * 8 + [1] * 8
+    assert replay["iterations"][:3] == [0, 19, 47]
+    assert replay["end_ns"][2] - replay["start_ns"][2] == 47 * plan.layer_ns[0]
     resources = pq.read_table(partial / "resources.parquet").to_pydict()
     assert resources["cpu_mhz"] == [1500.0] * 3
     assert resources["temperature_c"] == [45.25, None, 45.25]
@@ -216,7 +223,7 @@ def test_a_long_run_is_converted_in_little_memory_and_little_space(tmp_path):
 
 
 def test_every_table_is_read_back_as_it_was_declared(tmp_path):
-    run = build_run(tmp_path)
+    run = build_run(tmp_path, replay=1)
     for name in TABLES:
         found = pq.read_schema(run / f"{name}.parquet")
         figures = ("cpu_mhz", "temperature_c") if name == "resources" else ()
@@ -227,7 +234,7 @@ def test_every_table_is_read_back_as_it_was_declared(tmp_path):
     "change",
     [
         {"layer": ["x"]},
-        {"gross_mj": [None]},
+        {"rail": [None]},
         {"layer": [70_000]},
         {"surprise": [1]},
     ],
@@ -237,6 +244,8 @@ def test_a_table_that_does_not_fit_is_refused(tmp_path, change):
         "method": ["proportional"], "rail": ["A"], "kind": ["layer"], "layer": [0],
         "gross_mj": [1.0], "gross_statistical_mj": [None], "dynamic_mj": [None],
         "dynamic_statistical_mj": [None], "systematic_mj": [None], "n": [1], "resolved": [None],
+        "group": [None], "time_ms": [0.5], "alone_ms": [None], "dynamic_other_mj": [None],
+        "scaled_gross_mj": [None], "scaled_dynamic_mj": [None], "why": [None],
     }  # fmt: skip
     write_table(tmp_path / "energy.parquet", "energy", row)
     with pytest.raises(MeasurementError, match=r"bad\.parquet"):

@@ -183,7 +183,7 @@ def test_a_wrong_energy_of_the_inference_contradicts_the_trace(run):
         ({"config_sha256": "0" * 64}, "config_sha256 is not the hash of config"),
         ({"status": "done"}, "status: 'done' is not one of"),
         ({"weights": 3}, "weights: 3 is not one of"),
-        ({"schema_version": 5}, "schema_version 5 is newer than this edgejoule reads"),
+        ({"schema_version": 6}, "schema_version 6 is newer than this edgejoule reads"),
         ({"schema_version": 3, "weights": "unknown"}, "weights: 'unknown' is not one of"),
         ({"schema_version": 3, "imported": IMPORTED}, "False schema does not allow"),
         ({"imported": {**IMPORTED, "times": "guessed"}}, "imported/times: 'guessed' is not one"),
@@ -206,8 +206,9 @@ def test_a_wrong_run_json_is_found(run, change, says):
     assert any(says in problem for problem in found), found
 
 
-@pytest.mark.parametrize("version", [1, 2, 3, 4])
+@pytest.mark.parametrize("version", [1, 2, 3, 4, 5])
 def test_every_version_of_the_format_so_far_is_read(run, version):
+    edit_table(run, "energy", lambda columns: columns, version)
     reseal(run, schema_version=version)
     assert json.loads((run / "run.json").read_bytes())["schema_version"] == version
     report = verify_run(run)

@@ -295,3 +295,15 @@ def test_the_comparison_finds_no_change_where_there_is_none() -> None:
         pair = (baseline(series_of(lasting(k, 2001, 20)), 0, 14_000 * MS) for k in (seed, seed + 1))
         called += bool(compare(*pair).significant)
     assert called <= 10
+
+
+def test_scatter_is_about_a_line_and_needs_enough_readings() -> None:
+    from edgejoule.energy.baseline import scatter_mw
+    from edgejoule.energy.trace import RailPower
+
+    times = np.arange(1000) * 1_000_000
+    noise = np.random.default_rng(3).normal(0.0, 20.0, 1000)
+    falling = RailPower("VDD_IN", times, 5000.0 - 3.0 * np.arange(1000) + noise)
+    found = scatter_mw(falling, [(0, int(times[499])), (int(times[500]), int(times[999]))])
+    assert found == pytest.approx(20.0, rel=0.1)
+    assert scatter_mw(falling, [(0, int(times[40]))]) is None

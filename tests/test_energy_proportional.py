@@ -71,7 +71,9 @@ def test_layers_and_gap_add_up_to_the_whole(data):
     assert sum(part.dynamic_mj for part in parts) == pytest.approx(whole.dynamic_mj)
     for row, part in zip(parts, [*share, 1 - share.sum()], strict=True):
         assert row.gross_mj == pytest.approx(part * energy_mj.mean())
-        assert row.systematic_mj is None
+        assert row.systematic_mj is None  # another step's, as the scaled columns are
+        assert row.time_ms == pytest.approx(part * duration_ns.mean() * 1e-6)
+    assert whole.time_ms == closure.time_ms == pytest.approx(duration_ns.mean() * 1e-6)
 
 
 def test_without_a_baseline_nothing_dynamic_is_said():

@@ -69,7 +69,8 @@ def test_a_simulated_run_is_whole_and_marked(simulated):
     assert "SIMULATED" in done.stdout
     assert "random weights" in done.stdout
     phases = list(dict.fromkeys(span["phase"] for span in run["phases"]))
-    assert phases == [
+    # Whether there is time for what sampler and profiler cost goes by how fast this machine is.
+    assert [phase for phase in phases if phase not in {"observed", "unsampled"}] == [
         "setup", "idle_before", "load", "idle_loaded_before", "warmup", "clean", "rate",
         "harvest", "profiled", "idle_loaded_after", "unload", "cooldown", "idle_after",
     ]  # fmt: skip
@@ -108,7 +109,9 @@ def test_energy_per_inference_and_its_parts_add_up(simulated):
     assert 0 < energy["clean"]["dynamic_mj"] < energy["clean"]["gross_mj"]
     rows = [row for row in pq.read_table(run / "energy.parquet").to_pylist()
             if row["rail"] == "total"]  # fmt: skip
-    assert {row["method"] for row in rows} == {"proportional"}
+    assert {row["method"] for row in rows} >= {"proportional"}
+    assert energy["methods"][-1] == "proportional"
+    rows = [row for row in rows if row["method"] == "proportional"]
     whole = next(row for row in rows if row["kind"] == "inference")
     parts = [row["gross_mj"] for row in rows if row["kind"] in {"layer", "gap"}]
     assert sum(parts) == pytest.approx(whole["gross_mj"], rel=1e-6)
@@ -213,8 +216,8 @@ def own_models(tmp_path):
         (["--runs", "0"], 2, "less than 1"),
         (["--runs", "-5"], 2, "less than 1"),
         (["--warmup", "-1"], 2, "less than 1"),
-        (["--rate-hz", "0"], 2, "not above 0"),
-        (["--idle-duration", "nan"], 2, "not above 0"),
+        (["--rate-hz", "0"], 2, "above 0"),
+        (["--idle-duration", "nan"], 2, "above 0"),
         (["--precision", "much"], 2, "no number"),
         (["--clean-runs", "x"], 2, "no whole number"),
         (["--sensor", "ina9999"], 2, "known are"),

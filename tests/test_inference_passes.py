@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import random
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 from edgejoule.errors import Interrupted, MeasurementError
 from edgejoule.inference import passes
 from edgejoule.inference.backend import LayerTimes
+from edgejoule.inference.rate_pass import rate_pass
 from edgejoule.inference.warmup import SteadyState
-from edgejoule.phases import PhaseBoard, read_phases
-from edgejoule.processes import Parent
-from edgejoule.records import INFERENCES, LAYERS, NULL_NS, PASSES, RecordWriter, read_header
+from edgejoule.phases import read_phases
+from edgejoule.records import NULL_NS, PASSES
+from tests.support_passes import Bench
 
 MS = 1_000_000
 
@@ -114,46 +115,9 @@ def test_the_half_width_covers_the_mean_of_drifting_values() -> None:
     assert covered >= 175
 
 
-class Bench:
-    """A runner over real files, as the measuring process has it, and a parent that is a pipe."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.folder = folder
-        self.stdin, self.to_child = os.pipe()
-        self.read_fd, self.write_fd = os.pipe()
-        kept = os.dup(0)
-        os.dup2(self.stdin, 0)
-        self.kept = kept
-        self.board = PhaseBoard(folder / "page.bin", folder / "phases.jsonl")
-        self.inferences = RecordWriter(folder / "inferences.bin", INFERENCES, {})
-        self.layers = RecordWriter(folder / "layers.bin", LAYERS, {})
-        self.parent = Parent(self.write_fd, os.getppid())
-        self.runner = passes.Runner(self.board, self.inferences, self.parent, sets=3)
-
-    def table(self, name: str) -> np.ndarray:
-        getattr(self, name).flush()
-        header, offset = read_header(self.folder / f"{name}.bin")
-        dtype = np.dtype([tuple(field) for field in header["fields"]])
-        return np.fromfile(self.folder / f"{name}.bin", dtype, offset=offset)
-
-    def close(self) -> None:
-        os.dup2(self.kept, 0)
-        for fd in (self.kept, self.stdin, self.read_fd, self.write_fd):
-            os.close(fd)
-        self.hang_up()
-        self.board.close()
-        self.inferences.close()
-        self.layers.close()
-
-    def hang_up(self) -> None:
-        if self.to_child >= 0:
-            os.close(self.to_child)
-            self.to_child = -1
-
-
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    made = Bench(tmp_path, monkeypatch)
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    made = Bench(tmp_path)
     yield made
     made.close()
 
@@ -199,7 +163,7 @@ def test_an_automatic_clean_pass_ends_for_one_of_four_reasons(
 
 
 def test_a_rate_pass_takes_frames_at_their_times(bench: Bench) -> None:
-    result = passes.rate_pass(bench.runner, lambda _: None, rate_hz=100, seconds=0.2)
+    result = rate_pass(bench.runner, lambda _: None, rate_hz=100, seconds=0.2)
     table = bench.table("inferences")
     assert result.frames == 20
     assert result.inferences + result.dropped == 20
@@ -210,7 +174,7 @@ def test_a_rate_pass_takes_frames_at_their_times(bench: Bench) -> None:
 
 
 def test_a_slow_model_drops_frames_and_never_catches_up(bench: Bench) -> None:
-    slow = passes.rate_pass(bench.runner, lambda _: time.sleep(0.025), rate_hz=100, seconds=0.3)
+    slow = rate_pass(bench.runner, lambda _: time.sleep(0.025), rate_hz=100, seconds=0.3)
     table = bench.table("inferences")
     assert slow.frames == 30
     assert slow.inferences + slow.dropped == 30
@@ -332,3 +296,31 @@ def test_what_a_profiler_loses_is_found_after_all_is_written(
     assert len(bench.table("layers")) == 2 * rows
     with pytest.raises(MeasurementError, match=rf"inferences 0 to 6: .*{said}.*1 more chunk"):
         passes.require_whole(result)
+
+
+def test_dither_waits_between_inferences_and_never_within(bench: Bench) -> None:
+    dither = passes.Dither(bench.runner, median_ms=8.0, seed=1)
+    assert dither.most_ms == 2.0
+    assert passes.Dither(bench.runner, median_ms=100.0, seed=1).most_ms == 3.0
+    profiler = Profiler()
+    result = passes.profiled_pass(
+        bench.runner, profiler, bench.layers, runs=12, layers=2, chunk_limit=12, dither=dither
+    )
+    table = bench.table("inferences")
+    gaps_ms = (table["start_ns"][1:] - table["end_ns"][:-1]) * 1e-6
+    drawn = random.Random(1)
+    waits_ms = [drawn.uniform(0.0, 2.0) for _ in range(12)]
+    # Each gap holds its wait; what else it holds depends on the machine.
+    assert (gaps_ms >= np.array(waits_ms[:11]) - 1e-3).all()
+    assert result.dither is not None
+    assert result.dither["most_ms"] == 2.0
+    assert result.dither["seconds"] >= sum(waits_ms) * 1e-3 - 1e-5
+    assert "layer_ms" not in result.to_json()
+    assert result.layer_ms == pytest.approx((5e-6, 5e-6))
+
+
+def test_dither_heeds_the_parent(bench: Bench) -> None:
+    dither = passes.Dither(bench.runner, median_ms=12.0, seed=0)
+    bench.hang_up()
+    with pytest.raises(Interrupted):
+        dither.wait()

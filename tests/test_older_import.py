@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from edgejoule.config import SCHEMA_VERSION
 from edgejoule.dataset.older.importing import Imported, import_folder
 from edgejoule.dataset.older.importing_run import Said
 from edgejoule.dataset.older.times import Zone, zone_of
@@ -71,7 +72,7 @@ def test_a_whole_recording_is_a_complete_run(whole):
     assert (run["weights"], run["board_id"], run["schema_version"]) == (
         "pretrained",
         "orin nano",
-        4,
+        SCHEMA_VERSION,
     )
     assert run["started_at"] == "2024-11-21T05:20:04+00:00"
     config = run["config"]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 
 from edgejoule.errors import UsageError
 from edgejoule.prediction import forest, learning, totals
+from edgejoule.prediction.build import layer_power_note
 from edgejoule.prediction.features import Layers
 from edgejoule.prediction.fitting import Training, fit_predictor, predict_layers
 from edgejoule.prediction.learning import MODELS
@@ -241,3 +243,19 @@ def test_a_type_of_too_few_layers_falls_into_the_rest(five: Training) -> None:
     assert parts["rest"].all()  # five are too few for a rest of their own: it is everything
     models = learning.fit_target(odd, power=False, seed=0).models
     assert np.isfinite(learning.predict(models["trees"], odd.layers)).all()
+
+
+def test_what_is_said_of_the_power_of_layers() -> None:
+    def rows(*pairs: tuple[str | None, bool | None]) -> list[dict[str, Any]]:
+        return [{"energy_method": how, "energy_resolved": known} for how, known in pairs]
+
+    assert layer_power_note(rows((None, None))) is None
+    assert layer_power_note(rows(("replay", True), ("replay", True))) is None
+    assert "by share of time" in str(layer_power_note(rows(("proportional", None))))
+    assert layer_power_note(rows(("replay", True), ("replay", False), ("proportional", None))) == (
+        "the power of a layer is learnt from 1 of 3 layers, attributed by replay; the others are "
+        "not resolved"
+    )
+    assert layer_power_note(rows(("replay", True), ("window", True))) == (
+        "the power of a layer is learnt from 2 of 2 layers, attributed by replay and by window"
+    )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgejoule.dataset.tables.layer_columns import LAYER_TABLE_VERSION
 from edgejoule.errors import UsageError
 from edgejoule.prediction.features import NUMBERS, REST
 from edgejoule.prediction.fitting import Training, fit_predictor, predict_layers
@@ -35,7 +36,7 @@ def model(four: Training) -> dict[str, Any]:
     return {
         "format": "edgejoule-prediction",
         "version": 1,
-        "table_version": 1,
+        "table_version": LAYER_TABLE_VERSION,
         "edgejoule_version": "0",
         "features": list(NUMBERS),
         "rest": REST,

@@ -12,31 +12,27 @@ from edgejoule.dataset.versions.pointers import pointers_at
 from edgejoule.errors import MeasurementError
 from tests.support_dataset import build_run
 from tests.support_versions import (
-    build_pushed,
     copied,
     do_pull,
     do_push,
     files,
     git,
-    plain_environment,
+    pushed_once,
     spoil,
 )
 
-pytestmark = [pytest.mark.dvc, pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc")]
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch, tmp_path):
-    plain_environment(monkeypatch, tmp_path)
+pytestmark = [
+    pytest.mark.dvc,
+    pytest.mark.usefixtures("plain_home"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning:dvc"),
+]
 
 
 @pytest.fixture(scope="module")
 def pushed(tmp_path_factory):
     """A dataset with the runs a and b as data-1; tests use copies of it."""
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("pushed")
-        plain_environment(patch, folder)
-        yield build_pushed(folder, "a", "b")
+    with pushed_once(tmp_path_factory, "a", "b") as data:
+        yield data
 
 
 @pytest.fixture

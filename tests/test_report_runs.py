@@ -244,9 +244,10 @@ def test_hostile_names(whole: Path) -> None:
     assert "<b>" not in page.split("To repeat it:")[0]
     assert not re.search(r"(?<!\\)\]\(http", page.split("To repeat it:")[0])
     layer_rows = [line for line in page.splitlines() if "conv\\|1" in line and line[0] == "|"]
-    assert len(layer_rows) == 1
-    cells = re.split(r"(?<!\\)\|", layer_rows[0])
-    assert len(cells) == 10  # eight columns and both edges
+    assert len(layer_rows) == 2  # of the layers and of the modules
+    for row in layer_rows:
+        header = header_of(page, row)
+        assert len(re.split(r"(?<!\\)\|", row)) == header.count("|") + 1
 
 
 @given(st.text())

@@ -25,6 +25,7 @@ from edgejoule.dataset.tables.files import default_folder, write_tables
 from edgejoule.dataset.tables.layer_columns import layer_table_schema
 from edgejoule.dataset.tables.layer_table import layer_table
 from edgejoule.dataset.tables.meanings import Column, columns_of, table_names
+from edgejoule.dataset.tables.part_table import part_table_schema
 from edgejoule.dataset.tables.run_columns import energy_table_schema, run_table_schema
 from edgejoule.files import files_below, sha256_of
 from tests.support_tables import LAYERS, build, energy_row, tensor
@@ -34,6 +35,7 @@ SCHEMAS = {
     "layers": layer_table_schema(),
     "runs": run_table_schema(),
     "energy": energy_table_schema(),
+    "parts": part_table_schema(),
     **{kind: classic_schema(kind) for kind in CLASSIC_COLUMNS},
 }
 
@@ -87,7 +89,7 @@ def test_page_dictionary_schema_and_file_say_the_same(written: Path, table: str)
     assert [bool(one.null) for one in columns] == [field.nullable for field in schema]
     dictionary = json.loads((written / "tables.json").read_text(encoding="utf-8"))
     assert dictionary["tables"][table]["columns"] == [one.to_json() for one in columns]
-    name = table if table in ("layers", "runs", "energy") else f"classic/{table}"
+    name = table if table not in CLASSIC_COLUMNS else f"classic/{table}"
     assert table_at(written, name).schema.remove_metadata() == schema
     assert (written / f"{name}.csv").read_text(encoding="utf-8").splitlines()[0] == ",".join(
         one.name for one in columns
@@ -99,7 +101,8 @@ def test_a_unit_in_a_name_is_the_unit() -> None:
     ends = {"_ms": "ms", "_mj": "mJ", "_mw": "mW", "_mib": "MiB", "_db": "dB", "_per_s": "1/s"}
     for table in table_names():
         for column in columns_of(table):
-            unit = next((unit for end, unit in ends.items() if column.name.endswith(end)), None)
+            per_s = {"gflops_per_s": "GFLOP/s", "gbytes_per_s": "GB/s", "edp_uj_s": "uJ s"} | ends
+            unit = next((unit for end, unit in per_s.items() if column.name.endswith(end)), None)
             assert unit in (None, column.unit), column
 
 
@@ -265,10 +268,13 @@ def test_the_command_replaces_its_own_tables_whole(
     dataset, out = written.parent / "raw_data", tmp_path / "out"
     assert command(dataset, "-o", out, "--classic") == 0
     assert command(dataset, "-o", out, "--run", "lenet", "--format", "csv") == 0
-    assert files_below(out) == ["energy.csv", "layers.csv", "runs.csv", "tables.json"]
+    assert files_below(out) == [
+        *(f"{name}.csv" for name in ("energy", "layers", "parts", "runs")),
+        "tables.json",
+    ]
     said = capsys.readouterr()
     assert said.out.splitlines()[-2:] == [
-        f"{out}: 1 runs; rows: layers 3, runs 1, energy 6",
+        f"{out}: 1 runs; rows: layers 3, runs 1, energy 6, parts 10",
         f"what each column means: {out / 'tables.json'}",
     ]
     assert "1 convolutional layers are not in the classic tables" in said.err

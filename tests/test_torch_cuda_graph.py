@@ -102,6 +102,39 @@ def test_a_capture_warms_up_first_and_keeps_what_was_returned(
     assert captured.pool == (0, 1)
 
 
+def test_a_part_can_do_to_warm_up_on_a_stream_that_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cuda = Cuda(monkeypatch)
+    used: list[Any] = []
+    monkeypatch.setattr(torch.cuda, "stream", lambda s: used.append(s) or contextlib.nullcontext())
+    calls: list[tuple[str, bool]] = []
+    side = Stream("kept")
+    torch_cuda_graph.capture(
+        lambda: calls.append(("all", cuda.capturing)),
+        side=side,
+        warm=lambda: calls.append(("part", cuda.capturing)),
+    )
+    assert calls == [("part", False)] * torch_cuda_graph.WARM_RUNS + [("all", True)]
+    assert used == [side]
+
+
+def test_recorded_nodes_are_none_where_nothing_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    Cuda(monkeypatch)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
+    assert torch_cuda_graph.nodes_recorded() is None
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    monkeypatch.setattr(torch_cuda_graph, "_NodeCounter", FixedCounter)
+    assert torch_cuda_graph.nodes_recorded() == 0
+
+    class Mute:
+        def count(self, stream: int) -> int:
+            raise RuntimeError(f"error 1 at {stream}")
+
+    monkeypatch.setattr(torch_cuda_graph, "_NodeCounter", Mute)
+    assert torch_cuda_graph.nodes_recorded() is None
+
+
 def test_a_model_that_cannot_be_captured_is_refused_with_the_mend(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -113,7 +113,7 @@ def test_a_negative_energy_is_found_though_the_sums_match(run):
         columns["gross_mj"][1] += 2.5
         return columns
 
-    edit_table(run, "energy", move)
+    edit_table(run, "energy", move, version=3)
     reseal(run, schema_version=3)  # a version whose split is not computed again
     assert "proportional on VDD_A: layer 0 takes -0.5 mJ of 5 mJ" in found_in(run, "energy.parquet")
 
