@@ -16,6 +16,7 @@ from edgejoule.energy.rollup import Rollup
 from edgejoule.energy.roofline import LayerRoofline, layer_roofline, roof_of
 from edgejoule.errors import MeasurementError, UsageError
 from edgejoule.report.energies import LayerEnergy, layer_energies, load_rollups
+from edgejoule.report.series import RunSeries
 from edgejoule.report.text import printable
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class LayerRow:
             device waiting; None if those are not there.
         energy: By the best method there is, None if there is none.
         roofline: Where it lies under the measured roofline.
+        half_ms: Half-width of the mean's 95 % interval within this process, None if not known.
+        operation: In the words that all backends share (`convolution`, ...), None if unknown.
     """
 
     index: int
@@ -52,6 +55,8 @@ class LayerRow:
     share: float | None
     energy: LayerEnergy | None
     roofline: LayerRoofline = field(default_factory=LayerRoofline)
+    half_ms: float | None = None
+    operation: str | None = None
 
     @property
     def module(self) -> str:
@@ -71,6 +76,7 @@ class RunTables:
         missing: Sentences about what is missing or cannot be read.
         rollups: Energy summed up, one per method on the rail that stands for the run, the best
             method first.
+        series: What is drawn over time; empty where it was not asked for.
     """
 
     path: Path
@@ -79,6 +85,7 @@ class RunTables:
     idle: Any = None
     missing: tuple[str, ...] = field(default=())
     rollups: tuple[Rollup, ...] = ()
+    series: RunSeries = field(default_factory=RunSeries)
 
     @property
     def name(self) -> str:

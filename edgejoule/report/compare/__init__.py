@@ -1,0 +1,1 @@
+"""Two datasets or runs held against each other."""

@@ -1,0 +1,1 @@
+"""Figures of the page: pure functions from a run to plain values that plotly draws."""
