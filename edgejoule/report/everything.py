@@ -1,0 +1,144 @@
+"""Everything that `report.py DATASET` leaves: the page, its plain forms, figures for papers.
+
+    report.html    one file, for a browser
+    report.md      the same in words and tables
+    report.json    the same for programs
+    summary.csv    a row per run, for a spreadsheet
+    figures/       SVG and PNG, a folder per run and what compares runs beside them
+
+Each file is written whole or not at all: under another name first, then renamed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgejoule.errors import UsageError
+from edgejoule.report.text import printable
+
+if TYPE_CHECKING:
+    from edgejoule.report.overview import Overview
+    from edgejoule.report.tables import RunTables
+    from edgejoule.report.write import Gathered
+
+Say = Callable[[str], None]
+_RUNS_FOR_PROCESSES = 4  # starting them takes about as long as two runs' figures
+
+
+def write_everything(
+    dataset: Path,
+    found: Gathered,
+    output_dir: Path | None = None,
+    *,
+    figures: bool = True,
+    progress: Say | None = None,
+) -> list[Path]:
+    """Write all files of a report and return them, `report.html` first and the folder last.
+
+    Args:
+        dataset: The dataset, or one run directory.
+        found: Its runs, gathered with `series=True`.
+        output_dir: Where the files go; None: into the dataset, or for one run the current folder
+            (a file in a run directory that `run.json` does not list would make it wrong).
+        figures: Whether figures for papers are drawn.
+        progress: Told in a few words what is done now.
+
+    Raises:
+        UsageError: Something cannot be written.
+    """
+    from edgejoule.report import machine_files, markdown
+    from edgejoule.report.page.write import page_text
+
+    say = progress or (lambda text: None)
+    name = dataset.resolve().name
+    alone = (dataset / "run.json").is_file()
+    folder = output_dir or (Path() if alone else dataset)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make {folder} ({error.strerror})", "give -o DIR") from error
+    say("writing the page")
+    made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    written = [write_text(folder / "report.html", page_text(name, found, made))]
+    words = markdown.report(name, found.runs, found.damaged, found.unfinished)
+    written.append(write_text(folder / "report.md", words))
+    for file, write in (
+        ("report.json", lambda path: machine_files.write_report_json(path, name, found)),
+        ("summary.csv", lambda path: machine_files.write_summary_csv(path, found.overviews)),
+    ):
+        write(folder / file)
+        written.append(folder / file)
+    if figures and found.runs:
+        written += draw_figures(folder / "figures", found, say)
+    return written
+
+
+def write_text(target: Path, text: str) -> Path:
+    """Write a text file whole or not at all and return its path.
+
+    Raises:
+        UsageError: It cannot be written.
+    """
+    temporary = target.with_name(f".{target.name}.tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(target)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UsageError(f"cannot write {target} ({error.strerror})", "give -o DIR") from error
+    return target
+
+
+def draw_figures(folder: Path, found: Gathered, say: Say) -> list[Path]:
+    """Draw the figures for papers, many runs in several processes, and return the folder.
+
+    Raises:
+        UsageError: They cannot be written.
+    """
+    from edgejoule.report.paper.write import write_figures
+
+    total = len(found.runs)
+    try:
+        drawn = bool(write_figures(folder, None, found.overviews))
+        workers = min(total, os.cpu_count() or 1)
+        if total < _RUNS_FOR_PROCESSES or workers < 2:
+            for position, run in enumerate(found.runs, 1):
+                say(f"figures of {printable(run.name)} ({position} of {total})")
+                drawn |= bool(write_figures(folder, run, found.overviews))
+        else:
+            drawn |= _in_processes(folder, found, workers, say)
+    except OSError as error:
+        raise UsageError(
+            f"cannot write {folder} ({error.strerror})", "give -o DIR, or --no-figures"
+        ) from error
+    return [folder] if drawn else []
+
+
+def _in_processes(folder: Path, found: Gathered, workers: int, say: Say) -> bool:
+    """Draw each run's figures in one of some processes; whether any was drawn."""
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor, as_completed
+
+    # Fresh interpreters: a fork would copy the threads' locks of the libraries that read the runs.
+    context = multiprocessing.get_context("spawn")
+    drawn = False
+    with ProcessPoolExecutor(workers, mp_context=context) as pool:
+        try:
+            waiting = [pool.submit(_draw, folder, run, found.overviews) for run in found.runs]
+            for count, done in enumerate(as_completed(waiting), 1):
+                drawn |= done.result()
+                say(f"figures: {count} of {len(waiting)} runs")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return drawn
+
+
+def _draw(folder: Path, run: RunTables, overviews: tuple[Overview, ...]) -> bool:
+    from edgejoule.report.paper.write import write_figures
+
+    return bool(write_figures(folder, run, overviews))
