@@ -123,6 +123,16 @@ def test_any_added_file_of_a_run_is_found(dataset):
     (dataset / "report.md").unlink()
 
 
+def test_the_figures_of_a_report_are_no_part_of_the_dataset(dataset):
+    (dataset / "figures" / "a").mkdir(parents=True)
+    (dataset / "figures" / "a" / "power.svg").touch()
+    report = verify_dataset(dataset)
+    assert report.ok()
+    assert not [name for name, _ in said_of(report) if "figures" in name]
+    (dataset / "notes").mkdir()
+    assert any(name == "notes" for name, _ in said_of(verify_dataset(dataset)))
+
+
 def test_files_of_two_runs_that_changed_places_are_found(dataset, tmp_path):
     copy = Path(shutil.copytree(dataset, tmp_path / "data"))
     build_run(copy, model="b", profiled=2, starts=False)

@@ -26,6 +26,7 @@ from edgejoule.errors import MeasurementError, UsageError
 from edgejoule.files import canonical_json, config_sha256, files_below, read_json, sha256_of
 
 CALIBRATION = "calibration.json"
+FIGURES = "figures"  # of a report, like report.html: no part of the dataset
 _ALWAYS = ("engine.json", "inferences.parquet", "layers.parquet")
 _WITH_SENSOR = ("power.parquet", "idle.json", "energy.parquet")
 
@@ -62,7 +63,9 @@ def verify_dataset(path: Path) -> DatasetReport:
             findings += [Finding(name, problem) for problem in problems]
     findings += [Finding(f"{folder.name}/{RUN_JSON}", "is missing") for folder in orphans]
     for folder in folders:
-        if folder not in orphans and not (folder / RUN_JSON).exists():
+        if folder.name == FIGURES or folder in orphans:
+            continue
+        if not (folder / RUN_JSON).exists():
             findings.append(Finding(folder.name, "is no run", NOTE))
     if (path / CALIBRATION).exists():
         findings += _check_calibration(path / CALIBRATION, None)
