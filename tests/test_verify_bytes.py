@@ -123,7 +123,8 @@ def test_any_added_file_of_a_run_is_found(dataset):
     (dataset / "report.md").unlink()
 
 
-def test_the_figures_of_a_report_are_no_part_of_the_dataset(dataset):
+def test_the_figures_of_a_report_are_no_part_of_the_dataset(dataset, tmp_path):
+    dataset = Path(shutil.copytree(dataset, tmp_path / "data"))
     (dataset / "figures" / "a").mkdir(parents=True)
     (dataset / "figures" / "a" / "power.svg").touch()
     report = verify_dataset(dataset)
