@@ -6,6 +6,8 @@ or in a line that says where it is simulated.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from edgejoule.energy.rollup import Node, Rollup
 from edgejoule.energy.rollup_amounts import SUMMED, Amount, Piece
 from edgejoule.energy.roofline import roof_of
@@ -22,6 +24,7 @@ from edgejoule.report.attribution import (
     systematic_line,
     unresolved_lines,
 )
+from edgejoule.report.block import Block, items
 from edgejoule.report.energies import best_of
 from edgejoule.report.tables import LayerRow, RunTables
 from edgejoule.report.text import (
@@ -42,15 +45,26 @@ MOST_MODULES = 30
 LEAST_SHARE = 0.005
 
 
-def energy_sections(run: RunTables) -> list[str]:
+def energy_blocks(run: RunTables) -> list[Block]:
     """Return every block about energies of layers that the run has figures for."""
     rollup = best_rollup(run)
-    blocks = [_methods(run), _lines(run), _duplication(run)]
+    word = "simulated " if run.simulated else ""
+    found = [
+        _methods(run),
+        _list("unresolved", "Not resolved, and why", unresolved_lines(run, word)),
+        _list("checks", "What else was found", _lines(run, word)),
+        _duplication(run),
+    ]
     if rollup is not None:
         if rollup.method != PROPORTIONAL:  # the slowest layers say the same of that one
-            blocks.append(_layers(run, rollup))
-        blocks += [_modules(run, rollup), _operations(run, rollup)]
-    return [block for block in blocks if block]
+            found.append(_layers(run, rollup))
+        found += [_modules(run, rollup), _operations(run, rollup)]
+    return [block for block in found if block is not None]
+
+
+def _list(key: str, title: str, lines: Sequence[str | None]) -> Block:
+    said = [markdown(line[0].upper() + line[1:]) for line in lines if line]
+    return Block(key, title, items(said), of_list="energy")
 
 
 def best_rollup(run: RunTables) -> Rollup | None:
@@ -85,10 +99,10 @@ def share_of(amount: Amount, whole: Amount) -> float | None:
     return amount.gross_mj / whole.gross_mj
 
 
-def _methods(run: RunTables) -> str:
+def _methods(run: RunTables) -> Block | None:
     found = method_figures(run)
     if not found:
-        return ""
+        return None
     mark = mark_of(run)
     header = ["method", "rail", "layers resolved", "share of the energy", "groups"]
     header += [f"closure gross %{mark}", f"closure dynamic %{mark}", f"not fitted %{mark}"]
@@ -105,13 +119,14 @@ def _methods(run: RunTables) -> str:
         ]
         for one in found
     ]
-    title = (
+    text = (
         "Energy of layers, each method by itself. Closure is the sum of layers, groups and gap "
         "over the inference as measured; *not fitted*: on blocks of time that were not fitted; "
         "*other rule*: power above idle alone times the time in the network. Where layers are "
         "missing in the sum it is no closure: it says how much the others are of the inference:"
     )
-    return f"{title}\n\n{markdown_table(header, rows, {2, 3, 4, 5, 6, 7, 8})}"
+    table = markdown_table(header, rows, {2, 3, 4, 5, 6, 7, 8})
+    return Block("methods", "Energy of layers, each method by itself", f"{text}\n\n{table}")
 
 
 def _covered(found: MethodFigures) -> str:
@@ -122,12 +137,9 @@ def _covered(found: MethodFigures) -> str:
     return f"{of}{found.missing} missing"
 
 
-def _lines(run: RunTables) -> str:
-    word = "simulated " if run.simulated else ""
-    lines = [inference_line(run, word), systematic_line(run, "±", word), *observer_lines(run)]
-    lines.append(_roof_line(run))
-    lines[:0] = [*unresolved_lines(run, word), board_line(run)]
-    return "\n".join(f"- {markdown(line[0].upper() + line[1:])}" for line in lines if line)
+def _lines(run: RunTables, word: str) -> list[str | None]:
+    lines = [board_line(run), inference_line(run, word), systematic_line(run, "±", word)]
+    return [*lines, *observer_lines(run), _roof_line(run)]
 
 
 def _roof_line(run: RunTables) -> str:
@@ -146,10 +158,10 @@ def _roof_line(run: RunTables) -> str:
     return f"measured roofline: {', '.join(peaks)}{ridge} ({roof.how})"
 
 
-def _duplication(run: RunTables) -> str:
+def _duplication(run: RunTables) -> Block | None:
     found = duplication(run)
     if not found:
-        return ""
+        return None
     mark = mark_of(run)
     header = ["layer", "copies", f"one more execution{mark}", f"attributed{mark}"]
     header += [f"ratio %{mark}", "remark"]
@@ -165,12 +177,12 @@ def _duplication(run: RunTables) -> str:
         for one in found
     ]
     line = duplication_line(found)
-    return f"{markdown(line[0].upper() + line[1:])}. Energies above idle:\n\n" + markdown_table(
-        header, rows, {2, 3, 4}
-    )
+    text = f"{markdown(line[0].upper() + line[1:])}. Energies above idle:"
+    table = markdown_table(header, rows, {2, 3, 4})
+    return Block("duplication", "Duplication check", f"{text}\n\n{table}")
 
 
-def _layers(run: RunTables, rollup: Rollup) -> str:
+def _layers(run: RunTables, rollup: Rollup) -> Block:
     known = {layer.index: layer for layer in run.layers}
     pieces = [one for one in rollup.pieces if one.amount.gross_mj is not None]
     pieces = [one for one in pieces if one.kind != "gap"]
@@ -201,8 +213,9 @@ def _layers(run: RunTables, rollup: Rollup) -> str:
     word = WORDS.get(rollup.method, rollup.method)
     title = f"Most energy, {len(rows)} of {rollup.layers} layers, by {word} on "
     title += f"{markdown(rollup.rail)}, per inference of the profiled pass:"
-    text = f"{title}\n\n{markdown_table(header, rows, {0, 3, 4, 5, 6, 7, 8, 9, 11})}"
-    return "\n\n".join([text, *_remarks(run, rollup)])
+    table = markdown_table(header, rows, {0, 3, 4, 5, 6, 7, 8, 9, 11})
+    text = "\n\n".join([title, table, *_remarks(run, rollup)])
+    return Block("energy-layers", "Layers that take most energy", text)
 
 
 def _roofline(row: LayerRow | None) -> list[str]:
@@ -265,10 +278,10 @@ def _amount_header(mark: str) -> list[str]:
     return [*header, f"mean power{mark}", f"energy-delay{mark}"]
 
 
-def _modules(run: RunTables, rollup: Rollup) -> str:
+def _modules(run: RunTables, rollup: Rollup) -> Block | None:
     shown = shown_modules(rollup)
     if len([one for one in shown if one.kind == "module"]) < 2:
-        return ""
+        return None
     rows = []
     for node in shown:
         remarks = []
@@ -283,12 +296,13 @@ def _modules(run: RunTables, rollup: Rollup) -> str:
     header = ["module", *_amount_header(mark_of(run)), "remark"]
     hidden = len(rollup.modules) - len(shown)
     more = f" ({hidden} smaller or deeper ones are in `data_version.py tables`)" if hidden else ""
-    title = (
+    text = (
         f"Energy of modules with all below them, {_by(rollup)}{more}; the half-width of a module "
     )
-    title += f"is {'the ' if rollup.interval == SUMMED else ''}{rollup.interval}, that of "
-    title += "everything is the method's own:"
-    return f"{title}\n\n{markdown_table(header, rows, {1, 2, 3, 4, 5, 6, 7})}"
+    text += f"is {'the ' if rollup.interval == SUMMED else ''}{rollup.interval}, that of "
+    text += "everything is the method's own:"
+    table = markdown_table(header, rows, {1, 2, 3, 4, 5, 6, 7})
+    return Block("modules", "Energy of modules", f"{text}\n\n{table}")
 
 
 def shown_modules(rollup: Rollup) -> list[Node]:
@@ -316,13 +330,14 @@ def node_name(node: Node) -> str:
     return words.get(node.kind) or node.path or "(the model)"
 
 
-def _operations(run: RunTables, rollup: Rollup) -> str:
+def _operations(run: RunTables, rollup: Rollup) -> Block:
     rows = [
         [markdown(one.name, 60), *_amount_cells(one.amount, rollup.closure)]
         for one in rollup.operations
     ]
     table = markdown_table(["operation", *_amount_header(mark_of(run))], rows, set(range(1, 8)))
-    return f"Energy of operations, {_by(rollup)}:\n\n{table}"
+    text = f"Energy of operations, {_by(rollup)}:"
+    return Block("operations", "Energy of operations", f"{text}\n\n{table}")
 
 
 def _by(rollup: Rollup) -> str:

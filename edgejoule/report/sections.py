@@ -1,4 +1,4 @@
-"""The section of one run in `report.md`: pure functions from `RunTables` to Markdown."""
+"""What a run's report says, in named blocks: pure functions from `RunTables` to Markdown."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 
 from edgejoule.config import BACKEND_FLAGS
 from edgejoule.phases import PHASES
-from edgejoule.report.energy_sections import energy_sections
+from edgejoule.report.block import Block, items, joined
+from edgejoule.report.energy_sections import energy_blocks
 from edgejoule.report.outputs import accuracy_text, memory_text
 from edgejoule.report.tables import TOTAL, RunTables, number, part, texts
 from edgejoule.report.terminal import energy_header, layer_energy
@@ -28,19 +29,35 @@ SLOWEST = 10
 
 
 def section(run: RunTables) -> str:
-    """Return the section of one run."""
-    blocks = [f"## {markdown(run.name)}"]
+    """Return the section of one run in `report.md`."""
+    head = [f"## {markdown(run.name)}"]
     if run.marks:
-        blocks.append("**" + markdown("; ".join(run.marks)) + "**")
-    notes = [*run.notes, *(f"missing: {text}" for text in run.missing), *_imported(run)]
+        head.append("**" + markdown("; ".join(run.marks)) + "**")
+    notes = [*run.notes, *(f"missing: {text}" for text in run.missing), *imported(run)]
     if notes:
-        blocks.append("\n".join(f"- {markdown(note)}" for note in notes))
-    blocks += [_latency(run), _rate(run), _energy(run), _layers(run), *energy_sections(run)]
-    blocks += [_phases(run), _baselines(run), _conduct(run), _provenance(run)]
-    return "\n\n".join(block for block in blocks if block)
+        head.append(items(map(markdown, notes)))
+    text = joined(blocks(run))
+    return "\n\n".join([*head, text] if text else head)
 
 
-def _imported(run: RunTables) -> list[str]:
+def blocks(run: RunTables) -> list[Block]:
+    """Return everything a report says of a run but its name, marks and notes, in order."""
+    found = [
+        Block("latency", "Latency", _latency(run)),
+        Block("rate", "Inferences at fixed times", _rate(run)),
+        Block("energy", "Energy per inference", _energy(run)),
+        _slowest(run),
+        *energy_blocks(run),
+        Block("phases", "Phases", _phases(run), lead="Phases:"),
+        Block("baselines", "Idle power", _baselines(run), lead="Idle power:"),
+        *_conduct(run),
+        Block("provenance", "Provenance", items(_facts(run)), lead="Provenance:"),
+        Block("repeat", "To repeat it", _repeat(run), lead="To repeat it:"),
+    ]
+    return [block for block in found if block.markdown]
+
+
+def imported(run: RunTables) -> list[str]:
     """What was decided about a run that comes from another layout; empty for one of our own."""
     said = part(run.run, "imported")
     if not said:
@@ -158,9 +175,9 @@ def _rate(run: RunTables) -> str:
     return f"{text}:\n\n{markdown_table(header, rows, {1, 2, 3})}"
 
 
-def _layers(run: RunTables) -> str:
+def _slowest(run: RunTables) -> Block:
     if not run.layers:
-        return "Layers: no times were recorded."
+        return Block("slowest", "Slowest layers", "Layers: no times were recorded.")
     header = ["#", "layer", "type", "module path", "median ms", "share %", ""]
     energies = energy_header(run)
     if energies:
@@ -179,8 +196,8 @@ def _layers(run: RunTables) -> str:
         if energies:
             row.append(layer_energy(layer.energy))
         rows.append(row)
-    title = f"Slowest {len(rows)} of {len(run.layers)} layers, profiled pass:"
-    return f"{title}\n\n{markdown_table(header, rows, {0, 4, 5, 7})}"
+    title = f"Slowest {len(rows)} of {len(run.layers)} layers, profiled pass"
+    return Block("slowest", title, markdown_table(header, rows, {0, 4, 5, 7}), lead=f"{title}:")
 
 
 def _phases(run: RunTables) -> str:
@@ -206,7 +223,7 @@ def _phases(run: RunTables) -> str:
         return ""
     mark = simulated_mark(run)
     header = ["phase", "rail", "seconds", f"energy{mark}", f"mean power{mark}"]
-    return "Phases:\n\n" + markdown_table(header, rows, {2, 3, 4})
+    return markdown_table(header, rows, {2, 3, 4})
 
 
 def _baselines(run: RunTables) -> str:
@@ -231,32 +248,36 @@ def _baselines(run: RunTables) -> str:
     if not rows:
         return ""
     header = ["baseline", "rail", f"mean power{simulated_mark(run)}", "n"]
-    return "Idle power:\n\n" + markdown_table(header, rows, {2, 3})
+    return markdown_table(header, rows, {2, 3})
 
 
-def _conduct(run: RunTables) -> str:
-    """Warm-up, sampler and memory: how the measurement went."""
-    lines = []
+def _conduct(run: RunTables) -> list[Block]:
+    """Warm-up, sampler, memory and outputs: how the measurement went."""
+    sampler = "; ".join(_flat(part(run.summary, "sampler")))
+    said = [
+        ("warmup", "Warm-up", _warmup(run)),
+        ("sampler", "Sampler", sampler),
+        ("memory", "Memory", memory_text(part(run.summary, "memory"))),
+        ("outputs", "Outputs", accuracy_text(run)),
+    ]
+    return [
+        Block(key, title, items([f"{title}: {markdown(text)}"]), of_list="conduct")
+        for key, title, text in said
+        if text
+    ]
+
+
+def _warmup(run: RunTables) -> str:
     warmup = part(run.summary, "warmup")
-    if warmup:
-        steady = "steady" if warmup.get("steady") else "NOT steady"
-        text = f"Warm-up: {steady}"
-        for key, unit in (("inferences", "inferences"), ("seconds", "s")):
-            value = number(warmup, key)
-            shown = "" if value is None else f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
-            text += f", {shown} {unit}" if shown else ""
-        reason = warmup.get("reason")
-        lines.append(markdown(f"{text} ({reason})" if reason else text))
-    figures = _flat(part(run.summary, "sampler"))
-    if figures:
-        lines.append(f"Sampler: {markdown('; '.join(figures))}")
-    for title, said in (
-        ("Memory", memory_text(part(run.summary, "memory"))),
-        ("Outputs", accuracy_text(run)),
-    ):
-        if said:
-            lines.append(f"{title}: {markdown(said)}")
-    return "\n".join(f"- {line}" for line in lines)
+    if not warmup:
+        return ""
+    text = "steady" if warmup.get("steady") else "NOT steady"
+    for key, unit in (("inferences", "inferences"), ("seconds", "s")):
+        value = number(warmup, key)
+        shown = "" if value is None else f"{value:.0f}" if value >= 1000 else f"{value:.3g}"
+        text += f", {shown} {unit}" if shown else ""
+    reason = warmup.get("reason")
+    return f"{text} ({reason})" if reason else text
 
 
 def _flat(figures: Mapping[str, Any]) -> list[str]:
@@ -270,12 +291,12 @@ def _flat(figures: Mapping[str, Any]) -> list[str]:
     return shown
 
 
-def _provenance(run: RunTables) -> str:
+def facts(run: RunTables) -> list[tuple[str, str]]:
+    """Return name and value of what a run says of where and with what it was measured."""
     machine = part(run.run, "machine")
-    code = part(machine, "code")
     sensor = part(run.run, "sensor").get("name", run.run.get("sensor"))
     libraries = part(machine, "libraries") or part(run.run, "versions")
-    facts = [
+    found = [
         ("started", run.run.get("started_at")),
         ("board", run.run.get("board_id") or machine.get("board_id")),
         ("power mode", run.run.get("power_mode")),
@@ -286,18 +307,29 @@ def _provenance(run: RunTables) -> str:
         ("container", "yes" if machine.get("container") is True else None),
         ("Python", machine.get("python")),
         ("libraries", ", ".join(f"{name} {is_}" for name, is_ in libraries.items() if is_)),
-        ("code", _code(code)),
+        ("code", _code(part(machine, "code"))),
         ("sensor", f"{sensor}{simulated_mark(run)}" if sensor else None),
         ("weights", run.run.get("weights")),
         ("configuration", run.run.get("config_sha256")),
     ]
-    lines = [f"- {name}: {markdown(value)}" for name, value in facts if value]
-    text = "Provenance:\n\n" + "\n".join(lines)
+    return [(name, str(value)) for name, value in found if value]
+
+
+def _facts(run: RunTables) -> list[str]:
+    return [f"{name}: {markdown(value)}" for name, value in facts(run)]
+
+
+def command_of(run: RunTables) -> str | None:
+    """Return the command that measures this run again, None where there is none."""
+    if part(run.run, "imported"):
+        return None
     stored = texts(run.run.get("command"))
-    command = shlex.join(["python", *stored]) if stored else repeat_command(run.config)
-    if command and not part(run.run, "imported"):
-        text += f"\n\nTo repeat it:\n\n{fenced(command)}"
-    return text
+    return shlex.join(["python", *stored]) if stored else repeat_command(run.config)
+
+
+def _repeat(run: RunTables) -> str:
+    command = command_of(run)
+    return fenced(command) if command else ""
 
 
 def _code(code: Mapping[str, Any]) -> str | None:
