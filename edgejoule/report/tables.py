@@ -7,20 +7,20 @@ sentence in `RunTables.missing`; only a directory without a readable `run.json` 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from edgejoule.energy.rollup import Rollup
 from edgejoule.energy.roofline import LayerRoofline, layer_roofline, roof_of
 from edgejoule.errors import MeasurementError, UsageError
 from edgejoule.report.energies import LayerEnergy, layer_energies, load_rollups
-from edgejoule.report.series import RunSeries
+from edgejoule.report.layer_times import load_layer_times
+from edgejoule.report.series import LayerTimes, RunSeries
+from edgejoule.report.series_load import guarded, load_series
 from edgejoule.report.text import printable
-
-if TYPE_CHECKING:
-    import numpy as np
 
 TOTAL = "total"
 
@@ -149,7 +149,11 @@ def number(holder: Mapping[str, Any], key: str) -> float | None:
     value = holder.get(key)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
-    return float(value) if float("-inf") < value < float("inf") else None
+    try:
+        found = float(value)
+    except OverflowError:  # JSON's whole numbers have any length
+        return None
+    return found if math.isfinite(found) else None
 
 
 def texts(value: Any) -> tuple[str, ...]:
@@ -179,8 +183,12 @@ def list_runs(dataset: Path) -> list[Path]:
     return runs
 
 
-def load_run(path: Path) -> RunTables:
+def load_run(path: Path, *, series: bool = False) -> RunTables:
     """Read a run directory.
+
+    Args:
+        path: The directory.
+        series: Also read what is drawn over time, which takes most of the time.
 
     Raises:
         MeasurementError: There is no `run.json`, or it is no JSON object.
@@ -205,58 +213,64 @@ def load_run(path: Path) -> RunTables:
 
     engine = optional("engine.json")
     idle = optional("idle.json") if expected("idle.json") else None
-    durations = _guarded(lambda: _layer_durations(path / "layers.parquet"), missing)
+    times = guarded(lambda: load_layer_times(path / "layers.parquet"), "layers.parquet", missing)
     held_ms = number(part(run, "summary", "profiled"), "held_ms_mean") or 0.0
-    inference_ms = _guarded(lambda: _profiled_ms(path / "inferences.parquet", held_ms), missing)
+    inference_ms = guarded(
+        lambda: _profiled_ms(path / "inferences.parquet", held_ms), "inferences.parquet", missing
+    )
     described = _described(engine)
     rollups: tuple[Rollup, ...] = ()
     if expected("energy.parquet"):
-        means = {index: float(times.mean()) for index, times in (durations or {}).items()}
+        means = {} if times is None else times.mean_ms
         file = path / "energy.parquet"
-        found = _guarded(lambda: load_rollups(file, run, described, means), missing)
+        found = guarded(lambda: load_rollups(file, run, described, means), file.name, missing)
         if found is not None:
             rollups, problems = found
             missing += problems
-    layers = _rows(described, run, durations or {}, inference_ms, layer_energies(rollups))
+    layers = _rows(described, run, times, inference_ms, layer_energies(rollups))
     if not layers and not missing:
         missing.append("no layer times were recorded")
-    return RunTables(path, run, layers, idle, tuple(missing), rollups)
+    drawn = load_series(path, run) if series else RunSeries()
+    unsaid = tuple(text for text in drawn.missing if text not in missing)
+    drawn = replace(drawn, missing=unsaid)
+    return RunTables(path, run, layers, idle, tuple(missing), rollups, drawn)
 
 
 def _described(engine: Any) -> dict[int, Mapping[str, Any]]:
     """Return the layers of `engine.json` by index, as far as it can be read."""
     described = engine.get("layers") if isinstance(engine, dict) else None
-    return {
-        item.get("index", position): item
-        for position, item in enumerate(described if isinstance(described, list) else [])
-        if isinstance(item, dict)
-    }
+    found: dict[int, Mapping[str, Any]] = {}
+    for position, item in enumerate(described if isinstance(described, list) else []):
+        if isinstance(item, dict):
+            index = _count(item.get("index", position))
+            found[position if index is None else index] = item
+    return found
 
 
 def _rows(
     known: Mapping[int, Mapping[str, Any]],
     run: Mapping[str, Any],
-    durations: Mapping[int, np.ndarray],
+    times: LayerTimes | None,
     inference_ms: float | None,
     energy: Mapping[int, LayerEnergy],
 ) -> tuple[LayerRow, ...]:
-    import numpy as np
-
+    if times is None:
+        return ()
     rows = []
     roof = roof_of(part(run, "summary").get("roofline"))
-    for index, times in sorted(durations.items()):
+    for index in sorted(times.count):
         item = known.get(index, {})
         own = energy.get(index)
-        mean_ms = float(times.mean(dtype=np.float64))
-        share = float(times.sum(dtype=np.float64)) / inference_ms if inference_ms else None
+        mean_ms = times.mean_ms[index]
+        share = times.total_ms[index] / inference_ms if inference_ms else None
         rows.append(
             LayerRow(
                 index,
                 str(item.get("name", f"layer {index}")),
                 _text(item.get("type")),
                 _text(item.get("module_path")),
-                len(times),
-                float(np.median(times)),
+                times.count[index],
+                times.median_ms[index],
                 mean_ms,
                 share,
                 own,
@@ -267,6 +281,8 @@ def _rows(
                     None if own is None else own.gross_mj,
                     roof,
                 ),
+                times.half_ms.get(index),
+                _text(item.get("operation")),
             )
         )
     return tuple(rows)
@@ -286,20 +302,9 @@ def _json(path: Path) -> Any:
         value = json.loads(path.read_bytes())
     except FileNotFoundError:
         return f"{path.name} is missing"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return f"{path.name} cannot be read ({error})"
     return f"{path.name} holds no object" if isinstance(value, str) else value
-
-
-def _guarded(read: Any, missing: list[str]) -> Any:
-    try:
-        return read()
-    except FileNotFoundError as error:
-        missing.append(f"{Path(str(error.filename)).name} is missing")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        # Arrow's errors are ValueErrors; a foreign table lacks columns (KeyError).
-        missing.append(" ".join(str(error).split())[:200])
-    return None
 
 
 def column(path: Path, names: list[str]) -> Any:
@@ -317,28 +322,16 @@ def column(path: Path, names: list[str]) -> Any:
     return table
 
 
-def _layer_durations(path: Path) -> dict[int, np.ndarray]:
-    """Return the durations (ms, float32) of each layer by its index."""
-    import numpy as np
-
-    table = column(path, ["layer", "duration_ms"])
-    layer = table["layer"].to_numpy()
-    duration = table["duration_ms"].to_numpy()
-    order = np.argsort(layer, kind="stable")
-    numbers, starts = np.unique(layer[order], return_index=True)
-    pieces = np.split(duration[order], starts[1:])
-    return {int(n): piece for n, piece in zip(numbers, pieces, strict=False)}
-
-
 def _profiled_ms(path: Path, held_ms: float) -> float | None:
     """Return the summed duration of the profiled inferences in ms, None without any.
 
     Less `held_ms` for each, in which the profiler kept the device waiting.
     """
-    import numpy as np
+    from edgejoule.report.series_latency import passes_of
 
     table = column(path, ["pass", "start_ns", "end_ns"])
-    chosen = np.array(table["pass"].to_pylist(), dtype=object) == "profiled"
+    names, codes = passes_of(table["pass"])
+    chosen = codes == (names.index("profiled") if "profiled" in names else -2)
     total_ns = int((table["end_ns"].to_numpy() - table["start_ns"].to_numpy())[chosen].sum())
     total_ms = total_ns * 1e-6 - held_ms * int(chosen.sum())
     return total_ms if total_ms > 0 else None
