@@ -13,7 +13,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from edgejoule.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_WRONG, Interrupte
 from edgejoule.knobs import Knobs
 from edgejoule.plan import Network
 from edgejoule.processes import PROJECT_ROOT, child_environment
+from edgejoule.report.outlook import Whole, rest_s
 from edgejoule.report.progress import duration
 from edgejoule.report.text import printable, table
 from edgejoule.steps import StepResult, run_step
@@ -59,6 +60,7 @@ class Campaign:
         sensor: What the preflight found; `none` skips the cold baseline.
         scripts: The commands.
         say: Where lines for people go.
+        expected_s: How long each network is expected to take, by its name.
         outcomes: One per step that was tried.
         unpushed: Commands that repeat the pushes that failed.
         told_local: Whether it was said that simulated or random runs stay here.
@@ -70,6 +72,7 @@ class Campaign:
     sensor: str = "auto"
     scripts: Scripts = field(default_factory=Scripts)
     say: Callable[[str], None] = print
+    expected_s: Mapping[str, float] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     unpushed: list[str] = field(default_factory=list)
     told_local: bool = False
@@ -102,7 +105,8 @@ def run_campaign(campaign: Campaign, *, verify: bool = False) -> int:
     take_idle(campaign)
     for position, network in enumerate(campaign.networks, 1):
         campaign.say(f"[{position}/{len(campaign.networks)}] {printable(network.spec)}")
-        outcome = step(campaign, network.spec, measure_command(campaign, network))
+        told = whole_of(campaign, position).to_environment()
+        outcome = step(campaign, network.spec, measure_command(campaign, network), told)
         if not outcome.reason and knobs.push == "each":
             push(campaign, [network])
     if knobs.push == "end":
@@ -136,13 +140,53 @@ def take_idle(campaign: Campaign) -> None:
         step(campaign, "idle baseline", idle_command(campaign))
 
 
-def step(campaign: Campaign, what: str, command: Sequence[str]) -> Outcome:
+def whole_of(campaign: Campaign, position: int) -> Whole:
+    """Return what the command that measures a network is told of the others, for its live view.
+
+    Args:
+        campaign: What is done.
+        position: Which network it is, from 1.
+    """
+    networks = campaign.networks
+    expected = [_expected_s(campaign, network) for network in networks]
+    took = {outcome.what: outcome.seconds for outcome in campaign.outcomes if not outcome.reason}
+    finished = [
+        (guess, took[network.spec])
+        for network, guess in zip(networks[: position - 1], expected, strict=False)
+        if network.spec in took and not network.there
+    ]
+    own_s = expected[position - 1]
+    return Whole(
+        position,
+        len(networks),
+        None if own_s is None else rest_s([own_s], finished),
+        rest_s(expected[position:], finished),
+    )
+
+
+def _expected_s(campaign: Campaign, network: Network) -> float | None:
+    """Return how long a network is expected to take, None where it was not estimated."""
+    return 0.0 if network.there else campaign.expected_s.get(network.spec)
+
+
+def step(
+    campaign: Campaign,
+    what: str,
+    command: Sequence[str],
+    extra: Mapping[str, str] | None = None,
+) -> Outcome:
     """Run one command, note how it ended, and say so if it failed.
+
+    Args:
+        campaign: What is done.
+        what: The step, for people.
+        command: The command.
+        extra: Variables for its environment.
 
     Raises:
         Interrupted: The campaign or the command was interrupted.
     """
-    result = _run(campaign, command, child_environment())
+    result = _run(campaign, command, child_environment(dict(extra or {})))
     outcome = Outcome(what, result.reason, result.seconds)
     campaign.outcomes.append(outcome)
     if outcome.reason:

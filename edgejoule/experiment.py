@@ -30,10 +30,12 @@ from edgejoule.cooldown import CoolDown, cool_down
 from edgejoule.errors import EdgejouleError, MeasurementError
 from edgejoule.files import disk_errors
 from edgejoule.inference.trt import ENGINE_FILE
+from edgejoule.live_run import About, LiveRun
 from edgejoule.measure_settings import attribution_rate, measure_settings
 from edgejoule.phases import BASELINE_PHASES, PhaseBoard
 from edgejoule.power.sensor import Where
 from edgejoule.processes import Child, start_child
+from edgejoule.report.outlook import Asked, Whole, past_run
 from edgejoule.supervision import KilledForMemoryError, StopFlag, Supervisor
 from edgejoule.watch import Watch
 
@@ -66,6 +68,9 @@ class Task:
         calibration_cache: File of calibrated ranges, checked if it is there, else written.
         cache: Folder of the experiment's timing cache, so that all its builds choose alike.
         save_engine: Where the built engine is kept; of several builds the first.
+        run: Which repeat this is, from 1.
+        runs: Of how many.
+        runs_after: How many of those after it are still to be measured.
     """
 
     config: RunConfig
@@ -80,6 +85,9 @@ class Task:
     calibration_cache: Path | None = None
     cache: Path | None = None
     save_engine: Path | None = None
+    run: int = 1
+    runs: int = 1
+    runs_after: int = 0
 
 
 @dataclass(frozen=True)
@@ -205,12 +213,27 @@ def save_engine(directory: Path, target: Path) -> None:
         unfinished.replace(target)
 
 
+def about(task: Task) -> About:
+    """Return what the live view needs to know of a run."""
+    config = task.config.to_json()
+    marks = ("random weights",) if task.config.weights == "random" else ()
+    return About(
+        model=task.config.model,
+        marks=marks,
+        asked=Asked(config, has_setup=task.build is None, runs_after=task.runs_after),
+        past=past_run(task.dataset, config),
+        run=(task.run, task.runs) if task.runs > 1 else None,
+        whole=Whole.from_environment(os.environ),
+    )
+
+
 @contextlib.contextmanager
 def supervised(
     directory: Path, task: Task, progress: Progress, stop: StopFlag
 ) -> Iterator[tuple[Supervisor, Watch]]:
     """A supervisor whose children all end with the context, and the parent's eyes on the run."""
-    watch = Watch(directory, progress)
+    live = LiveRun(directory, progress, about(task), time.monotonic_ns())
+    watch = Watch(directory, progress, live)
     supervisor = Supervisor(stop, watch.tick, smaller_setting(task.config))
     try:
         yield supervisor, watch

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -60,12 +60,21 @@ class Network:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Time and size of what is still to do, and what that rests on."""
+    """Time and size of what is still to do, and what that rests on.
+
+    Attributes:
+        seconds: Of all that is still to do.
+        final_mib: What it leaves on the disk.
+        peak_mib: What it takes there besides while it runs.
+        basis: What the estimate rests on.
+        networks: Seconds by network, without those that are there.
+    """
 
     seconds: float
     final_mib: float
     peak_mib: float
     basis: str
+    networks: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -175,9 +184,9 @@ def estimate(
     """
     kind = "gpu" if gpu else "cpu"
     speed = ASSUMED_GPU_GFLOPS if gpu else gflops_per_s and gflops_per_s * CPU_EFFICIENCY
-    seconds = knobs.idle_duration_s
     final_b = peak_b = 0.0
     sources = {"earlier": 0, "operations": 0, "assumed": 0}
+    by_network: dict[str, float] = {}
     for network in networks:
         if network.there:
             continue
@@ -197,7 +206,7 @@ def estimate(
         measured_s += attribution_s(methods, clean_s, profiled_ms * 1e-3, knobs.runs)
         idle_s = 5 * knobs.run_idle_s  # four baselines and a cool-down
         one_s = measured_s + idle_s + PROCESS_S
-        seconds += SETUP_S[kind] + knobs.repeats * one_s
+        by_network[network.spec] = SETUP_S[kind] + knobs.repeats * one_s
         power_b = POWER_B_PER_S * (measured_s + idle_s) if knobs.sensor != "none" else 0.0
         final_b += knobs.repeats * (knobs.runs * layers * LAYER_ROW_B + power_b / 4)
         peak_b = max(peak_b, knobs.runs * layers * LAYER_RECORD_B + power_b)
@@ -212,7 +221,9 @@ def estimate(
         "assumed": f"an assumed {ASSUMED_MS[kind]:g} ms per inference",
     }
     basis = "; ".join(f"{count} by {told[key]}" for key, count in sources.items() if count)
-    return Estimate(seconds, final_b / 2**20, peak_b / 2**20, basis or "nothing left to do")
+    seconds = knobs.idle_duration_s + sum(by_network.values())
+    basis = basis or "nothing left to do"
+    return Estimate(seconds, final_b / 2**20, peak_b / 2**20, basis, by_network)
 
 
 def attribution_s(methods: Methods | None, clean_s: float, inference_s: float, runs: int) -> float:

@@ -7,7 +7,7 @@
 The child gets a process group of its own, so that Ctrl-C on the terminal, `docker stop` (which
 signals a whole group) and a plain `kill` all reach it exactly once: through us. It is told by the
 kernel if we are killed. Its stderr is a pseudo-terminal where ours is a terminal, so that it still
-shows its progress bar.
+shows its live view; it is told the terminal's size, also when that changes.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from edgejoule.supervision import StopFlag
 
 GRACE_S = 8.0  # of the ten seconds that `docker stop` gives
 _TAIL_B = 8192
+_SHOW_CURSOR = b"\x1b[?25h"
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -75,11 +76,13 @@ def run_step(
     finally:
         os.close(writing)
     tail = b""
+    size = _size_of(stderr_fd)
     deadline: float | None = None
     try:
         while True:
             # Asked before reading: what an ended command wrote is already in the pipe.
             ended = process.poll() is not None
+            size = _follow_size(stderr_fd, reading, size)
             data = _read(reading, 0.0 if ended else 0.2)
             if data:
                 _pass_on(stderr_fd, data)
@@ -99,6 +102,8 @@ def run_step(
             _kill_group(process.pid)
         code = process.wait()
         os.close(reading)
+        if code < 0 and size is not None:  # it could not put the cursor back
+            _pass_on(stderr_fd, _SHOW_CURSOR)
     return StepResult(code, reason_of(code, tail), time.monotonic() - start)
 
 
@@ -147,16 +152,38 @@ def _stderr_like(fd: int) -> tuple[int, int]:
     """Return a reading and a writing end: a pseudo-terminal if `fd` is a terminal, else a pipe."""
     if not os.isatty(fd):
         return os.pipe()
-    import fcntl
     import pty
-    import termios
     import tty
 
     reading, writing = pty.openpty()
     tty.setraw(writing)  # our own terminal turns newlines into what it needs
-    size = fcntl.ioctl(fd, termios.TIOCGWINSZ, b"\0" * 8)
-    fcntl.ioctl(writing, termios.TIOCSWINSZ, size)
+    _follow_size(fd, writing, None)
     return reading, writing
+
+
+def _size_of(fd: int) -> bytes | None:
+    """Return the size of a terminal as the kernel packs it, None if it is none."""
+    if not os.isatty(fd):
+        return None
+    import fcntl
+    import termios
+
+    try:
+        return fcntl.ioctl(fd, termios.TIOCGWINSZ, b"\0" * 8)
+    except OSError:
+        return None
+
+
+def _follow_size(fd: int, inner: int, known: bytes | None) -> bytes | None:
+    """Give the size of a terminal to a pseudo-terminal if it is not `known`; return it."""
+    size = _size_of(fd)
+    if size is not None and size != known:
+        import fcntl
+        import termios
+
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(inner, termios.TIOCSWINSZ, size)
+    return size
 
 
 def _read(fd: int, timeout_s: float) -> bytes | None:

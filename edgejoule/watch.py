@@ -1,4 +1,4 @@
-"""The parent's eyes on a run: progress line, resources once a second, the level of power and heat.
+"""The parent's eyes on a run: live view, resources once a second, the level of power and heat.
 
 It reads the shared page and the tail of `power.bin`; the measured processes do not notice.
 """
@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from edgejoule.cooldown import Level, recent_power_mw
 from edgejoule.errors import EdgejouleError
+from edgejoule.live_run import LiveRun, PhaseNow
 from edgejoule.machine import temperatures_c
 from edgejoule.phases import PageReader, PageState
+from edgejoule.report.text import printable
 from edgejoule.resources import ResourceSampler
 
 if TYPE_CHECKING:
@@ -30,10 +32,12 @@ class Watch:
     Args:
         directory: The run's working directory.
         progress: What the user sees.
+        live: Shows the run; None: `progress` shows phase, rate and time left of the phase.
     """
 
-    def __init__(self, directory: Path, progress: Progress) -> None:
+    def __init__(self, directory: Path, progress: Progress, live: LiveRun | None = None) -> None:
         self.gpu: GpuWatch | None = None
+        self._live = live
         self._directory = directory
         self._progress = progress
         self._page = PageReader(directory / "page.bin")
@@ -75,14 +79,16 @@ class Watch:
             name = str(message["name"])
             self._pass_inferences[name] = message.get("inferences")
             self._pass_seconds[name] = float(message.get("estimate_s") or 0.0)
+            if self._live is not None:
+                self._live.announce(name, message.get("inferences"), self._pass_seconds[name])
             self._progress.line(
                 _announced(name, message.get("inferences"), self._pass_seconds[name])
             )
         elif message["kind"] == "note":
-            self._progress.line(str(message.get("text", "")))
+            self._progress.line(printable(message.get("text", "")))
 
     def tick(self, now_ns: int) -> None:
-        """Refresh the progress line; once a second write the resources."""
+        """Refresh what is shown; once a second write the resources."""
         state = self._page.read()
         if state is not None:
             self._show(state, now_ns)
@@ -95,7 +101,9 @@ class Watch:
                 )
             for name, pid in self._followed.items():
                 self._resources.watch(name, pid)
-            self._resources.sample(now_ns)
+            row = self._resources.sample(now_ns)
+            if self._live is not None:
+                self._live.resources(row)
             if self.gpu is not None and "measuring" in self._followed:
                 self.gpu.look_during(tuple(self._followed.values()))
             self._next_resource_ns = now_ns + _RESOURCE_PERIOD_NS
@@ -110,7 +118,9 @@ class Watch:
         return Level(power_mw, max(zones.values()) if zones else None)
 
     def close(self) -> None:
-        """Close the page, the resources' file and the GPU's driver."""
+        """Close the view, the page, the resources' file and the GPU's driver."""
+        if self._live is not None:
+            self._live.close()
         if self.gpu is not None:
             self.gpu.close()
         if self._resources is not None:
@@ -132,6 +142,10 @@ class Watch:
             (t0, n0), (t1, n1) = self._history[0], self._history[-1]
             rate_hz = (n1 - n0) / max(1e-9, (t1 - t0) * 1e-9)
         total = self._pass_inferences.get(self._phase)
+        if self._live is not None:
+            since_ns = self._phase_since_ns
+            self._live.tick(PhaseNow(state.phase, since_ns, done, total, rate_hz), now_ns)
+            return
         if total and rate_hz:
             remaining_s = max(0.0, (total - done) / rate_hz)
         elif self._pass_seconds.get(self._phase):
