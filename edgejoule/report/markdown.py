@@ -35,7 +35,7 @@ def report(
         which = "All" if simulated == len(runs) else f"{simulated} of {len(runs)}"
         lines += [f"**{which}: power and energy are simulated, not measured.**", ""]
     if runs:
-        lines += [overview(runs), "", *_reading_guide(runs), ""]
+        lines += [overview(runs), "", *reading_guide(runs), ""]
     lines += repeats_section(runs)
     if damaged:
         lines += ["## Not readable", ""]
@@ -74,7 +74,8 @@ def overview(runs: Sequence[RunTables]) -> str:
     return markdown_table(header, rows, {3, 4, 5, 6, 7, 8})
 
 
-def _reading_guide(runs: Sequence[RunTables]) -> list[str]:
+def reading_guide(runs: Sequence[RunTables]) -> list[str]:
+    """Return what a reader must know of the figures, a paragraph each."""
     lines = [
         "Latency and energy per inference come from the clean pass, the times of layers from the "
         "profiled pass; profiled/clean is the ratio of their medians. Intervals are 95 % and hold "
