@@ -149,7 +149,7 @@ class LayerSlices:
                 self._group(lane, group, starts)
             lane.sequence.end(end)
             self.counts.inferences += 1
-            if count % 1000 == 0:
+            if count % 5000 == 4999:
                 progress(count, total)
 
     def _group(self, lane: _Lane, group: list[_Row], starts: Several[bool]) -> None:

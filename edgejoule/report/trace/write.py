@@ -289,11 +289,15 @@ class _Source:
         values = {layer: layer_values(about.get(layer, {"name": name}), layer)
                   | ({"energy": energy[layer]} if layer in energy else {})
                   for layer, name in names.items()}  # fmt: skip
-        kind = {(True,): "", (False,): ", MODELLED starts", (True, False): ", some starts MODELLED"}
+        kind = {
+            (True,): ", measured starts",
+            (False,): ", MODELLED starts",
+            (True, False): ", some starts MODELLED",
+        }
         told = kind.get(tuple(starts or ()), "")
         track = tracks.thread(
             f"inferences and layers{told}",
-            "" if not told else f"the backend gives durations only: {model().told}",
+            f"the backend gives durations only: {model().told}" if False in (starts or ()) else "",
         )
         slices = LayerSlices(packets, tracks, names, values, lambda: model().told)
         slices.write(
