@@ -114,7 +114,7 @@ def run_view(state: RunView, width: int, *, ascii_only: bool = False) -> Rendera
     from rich.text import Text
 
     lines = view_lines(state, width, ascii_only=ascii_only)
-    return Group(*(Text.assemble(*line, no_wrap=True, end="") for line in lines))
+    return Group(*(Text.assemble(*line, no_wrap=True) for line in lines))
 
 
 def view_lines(state: RunView, width: int, *, ascii_only: bool = False) -> list[Line]:
@@ -172,6 +172,8 @@ def _title(state: RunView, width: int) -> list[Line]:
     line: list[Piece] = [(_shortened(state.model, room), "bold")]
     for mark in marks:
         line += [("  ", ""), (mark, "bold reverse yellow" if "SIMULATED" in mark else "reverse")]
+    if not facts:
+        return [tuple(line)]
     place = _SEPARATOR.join(facts)
     if sum(cell_len(text) for text, _ in line) + len(_SEPARATOR + place) <= width:
         return [(*line, (_SEPARATOR + place, ""))]
