@@ -1,0 +1,231 @@
+"""Shares of time beside shares of energy: by operation as bars, by layer as points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from edgejoule.report.figures.figure import Figure
+from edgejoule.report.figures.names import plain, wrapped
+from edgejoule.report.figures.parts import (
+    PROPORTIONAL,
+    Share,
+    best_rollup,
+    method_words,
+    most_distant,
+    operation_shares,
+    shares,
+    without_figure,
+)
+from edgejoule.report.figures.style import NEUTRAL, PALETTE, axis, counted, errors, five, frame
+from edgejoule.report.tables import RunTables
+from edgejoule.report.text import percent
+
+MOST_OPERATIONS = 18
+MOST_POINTS = 300
+LABELLED = 5
+TIME, GROSS, DYNAMIC = PALETTE[4], PALETTE[0], PALETTE[1]
+_LABEL = 20
+
+
+def operation_figure(run: RunTables) -> Figure | None:
+    """Return time and energy by operation, as shares of an inference with their intervals."""
+    rollup = best_rollup(run)
+    parts = shares(run, rollup)
+    rows = operation_shares(parts)
+    if not rows:
+        return None
+    hidden = rows[MOST_OPERATIONS:]
+    rows = rows[:MOST_OPERATIONS]
+    title, said = "By operation", ["Shares of an inference by what its layers do"]
+    traces = [("time", "time", TIME)]
+    if rollup is not None:
+        words = method_words(rollup)
+        title = f"By operation (energy by {words})"
+        traces += [("gross", "gross energy", GROSS), ("dynamic", "dynamic energy", DYNAMIC)]
+        said[0] += f": time beside energy by {words}"
+        if rollup.method == PROPORTIONAL:
+            said.append("which follows time, so that the gross shares are the same")
+    if not any(one.bar is not None and one.bar.kind == "gap" for one in parts):
+        said.append("of the time in layers")
+    data = [_bars(rows, *trace) for trace in traces]
+    data = [trace for trace in data if any(value is not None for value in trace["x"])]
+    note = "; ".join(said) + ". Ends: 95 % intervals within this process, summed up."
+    if hidden:
+        note += f" {len(hidden)} smaller operations are not shown."
+    each = 13 * len(data) + 7
+    layout = frame(
+        run.marks,
+        legend=True,
+        barmode="overlay",
+        xaxis=axis("share of an inference, %", rangemode="tozero", nticks=6),
+        yaxis={
+            **axis(""),
+            "title": None,
+            "tickmode": "array",
+            "tickvals": list(range(len(rows))),
+            "ticktext": [plain(one.name, 26) for one in rows],
+            "range": [len(rows) - 0.45, -0.55],
+            "fixedrange": True,
+            "showgrid": False,
+        },
+    )
+    height = 130 + each * max(3, len(rows))
+    return Figure("operations", title, note, run.marks, tuple(data), layout, height)
+
+
+def share_figure(run: RunTables) -> Figure | None:
+    """Return each layer's share of time against its share of energy, with the diagonal."""
+    rollup = best_rollup(run)
+    if rollup is None:
+        return None
+    parts = [one for one in shares(run, rollup) if one.time is not None and one.gross is not None]
+    if not parts:
+        return None
+    words = method_words(rollup)
+    hidden = max(0, len(parts) - MOST_POINTS)
+    parts = sorted(parts, key=lambda one: -(one.gross or 0.0))[:MOST_POINTS]
+    most = max(max(one.time or 0.0, one.gross or 0.0) for one in parts)
+    data: list[dict[str, Any]] = [
+        {
+            "type": "scatter",
+            "mode": "lines",
+            "name": "the mean power",
+            "x": [0, five(108 * most)],
+            "y": [0, five(108 * most)],
+            "line": {"color": NEUTRAL, "width": 1.2, "dash": "dash"},
+            "hoverinfo": "skip",
+        },
+        _points(parts, "gross", "gross", GROSS),
+        _points(parts, "dynamic", "dynamic (above idle)", DYNAMIC),
+    ]
+    data = [trace for trace in data if any(value is not None for value in trace["y"])]
+    note = (
+        f"Share of time against share of energy by {words}: above the line a layer draws more "
+        "power than the mean of the inference, below it less; the farthest are named. Dynamic "
+        "energy: a click on its name."
+    )
+    if rollup.method == PROPORTIONAL:
+        note += " Split by time, gross energy lies on the line by construction."
+    if any(one.bar is not None and one.bar.doubtful for one in parts):
+        note += " Hollow: several layers known together only, or not told from the others."
+    absent = without_figure(rollup)
+    if absent:
+        note += f" Not in it: {counted(absent, 'layer')} without a figure."
+    if hidden:
+        note += f" {hidden} smaller ones are not shown."
+    layout = frame(
+        run.marks,
+        legend=True,
+        xaxis=axis("share of time, %", nticks=7, range=[five(-5 * most), five(110 * most)]),
+        yaxis=axis("share of energy, %", nticks=7),
+        annotations=_labels(parts, most),
+    )
+    return Figure(
+        "shares", f"Time against energy ({words})", note, run.marks, tuple(data), layout, 460
+    )
+
+
+def placed_labels(parts: Sequence[Share], most: float) -> list[tuple[Share, int]]:
+    """Return the farthest layers that have room for a name: 1 names it above, -1 below.
+
+    Args:
+        parts: Shares with time and energy.
+        most: The greatest share, the length of an axis.
+    """
+    placed: list[tuple[Share, int]] = []
+    for one in most_distant(parts, 3 * LABELLED):
+        x, y = (one.time or 0.0) / most, (one.gross or 0.0) / most
+        near = any(
+            abs(x - (other.time or 0.0) / most) < 0.45
+            and abs(y - (other.gross or 0.0) / most) < 0.09
+            for other, _ in placed
+        )
+        if not near:
+            placed.append((one, 1 if y > x else -1))
+        if len(placed) == LABELLED:
+            break
+    return placed
+
+
+def _labels(parts: Sequence[Share], most: float) -> list[dict[str, Any]]:
+    found = []
+    for one, side in placed_labels(parts, most):
+        # Points crowd along the diagonal: names go up and left or down and right of it.
+        right = (one.time or 0.0) > (0.45 if side > 0 else 0.55) * most
+        found.append(
+            {
+                "x": five(100 * (one.time or 0.0)),
+                "y": five(100 * (one.gross or 0.0)),
+                "text": plain(one.name, _LABEL),
+                "font": {"size": 11},
+                "showarrow": False,
+                "xanchor": "right" if right else "left",
+                "yanchor": "bottom" if side > 0 else "top",
+                "yshift": 4 * side,
+            }
+        )
+    return found
+
+
+def _bars(rows: Sequence[Share], field: str, name: str, colour: str) -> dict[str, Any]:
+    count = {"time": 0, "gross": 1, "dynamic": 2}[field]
+    values = [getattr(one, field) for one in rows]
+    halves = [getattr(one, f"{field}_half") for one in rows]
+    return {
+        "type": "bar",
+        "orientation": "h",
+        "name": name,
+        "x": [_percent(value) for value in values],
+        "y": list(range(len(rows))),
+        "width": 0.25,
+        "offset": -0.39 + 0.26 * count,
+        "marker": {"color": colour},
+        "hoverinfo": "text",
+        "hovertext": [
+            f"{wrapped(one.name)}<br>{name} {percent(value)}"
+            + ("" if half is None else f" ± {100 * half:.2g}")
+            + " %"
+            for one, value, half in zip(rows, values, halves, strict=True)
+        ],
+        **errors([_percent(half) for half in halves]),
+    }
+
+
+def _points(parts: Sequence[Share], field: str, name: str, colour: str) -> dict[str, Any]:
+    values = [getattr(one, field) for one in parts]
+    hollow = [one.bar is not None and one.bar.doubtful for one in parts]
+    trace = {
+        "type": "scatter",
+        "mode": "markers",
+        "name": name,
+        "x": [_percent(one.time) for one in parts],
+        "y": [_percent(value) for value in values],
+        "marker": {
+            "color": colour,
+            "size": 8,
+            "symbol": ["circle-open" if open_ else "circle" for open_ in hollow],
+            "line": {"width": 1.3, "color": colour},
+        },
+        "hoverinfo": "text",
+        "hovertext": [_hover(one, field) for one in parts],
+        **errors([_percent(getattr(one, f"{field}_half")) for one in parts], "y"),
+    }
+    if field == "dynamic":
+        trace["visible"] = "legendonly"
+    return trace
+
+
+def _hover(one: Share, field: str) -> str:
+    value = getattr(one, field)
+    lines = [wrapped(one.name), f"{percent(one.time)} % of the time"]
+    lines.append(f"{percent(value)} % of the {field} energy")
+    if one.time and value is not None:
+        lines.append(f"{value / one.time:.3g} times the mean power")
+    if one.bar is not None and one.bar.doubtful:
+        lines.append("known together only, or not told from the others")
+    return "<br>".join(lines)
+
+
+def _percent(share: float | None) -> float | int | None:
+    return None if share is None else five(100 * share)
