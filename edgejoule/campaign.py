@@ -1,6 +1,6 @@
 """The default experiment: the cold baseline, then one network after the other, then the report.
 
-    idle baseline -> network 1 -> push -> network 2 -> push -> ... -> report.md
+    idle baseline -> network 1 -> push -> network 2 -> push -> ... -> report
 
 Every step is a command that also works alone, in a process of its own. A network that fails does
 not stop the others; a finished run is left alone, so that running again continues with what is
@@ -29,6 +29,9 @@ from edgejoule.report.progress import duration
 from edgejoule.report.text import printable, table
 from edgejoule.steps import StepResult, run_step
 from edgejoule.supervision import StopFlag
+
+
+WORDS = "report.md"
 
 
 @dataclass(frozen=True)
@@ -324,16 +327,18 @@ def push_command(campaign: Campaign, runs: Sequence[str]) -> list[str]:
 
 def conclude(campaign: Campaign) -> int:
     """Write the report, print the totals and what to type next, and return the exit code."""
+    from edgejoule.report.everything import write_everything
     from edgejoule.report.terminal import totals_line
-    from edgejoule.report.write import gather, write_report
+    from edgejoule.report.write import gather
 
     dataset = campaign.knobs.result_dir
     names = {network.spec for network in campaign.networks}
     campaign.say("")
     report = None
     if any(dataset.glob("[!.]*/run.json")):
-        found = gather(dataset)
-        report = write_report(dataset, found)
+        campaign.say("Writing the report")
+        found = gather(dataset, series=True)
+        report = write_everything(dataset, found)[0]
         for run in found.runs:
             if run.config.get("model") in names:
                 campaign.say(totals_line(run))
@@ -351,7 +356,7 @@ def conclude(campaign: Campaign) -> int:
     for again in campaign.unpushed:
         campaign.say(f"Not pushed; later: {printable(again)}")
     if report is not None:
-        campaign.say(f"Report: {report}")
+        campaign.say(f"Report: {report} (open it in a browser); in words: {report.parent / WORDS}")
     campaign.say(f"Next: {next_command(campaign, report)}")
     return EXIT_WRONG if failed else EXIT_DONE
 
@@ -363,4 +368,5 @@ def next_command(campaign: Campaign, report: Path | None) -> str:
     if campaign.unpushed:
         return campaign.unpushed[-1]
     example = as_typed([sys.executable, str(campaign.scripts.measure), "--model", "your_net.onnx"])
-    return f"less {shlex.quote(str(report))}; then a model of your own: {example}"
+    where = shlex.quote(str(report))
+    return f"open {where} in a browser; then a model of your own: {example}"

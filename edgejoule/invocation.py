@@ -103,7 +103,7 @@ def measure_all(args: argparse.Namespace, arguments: Sequence[str]) -> int:
                 folder = stack.enter_context(shared_builds(args.result_dir))
                 for number in range(args.rebuilds):
                     builds[number] = folder / f"build-{number}"
-            for one in runs:
+            for number, one in enumerate(runs, 1):
                 name = name_of(args, resolved.model, one)
                 if not still_to_do(args.result_dir, name, one, overwrite=args.overwrite):
                     if args.save_engine is not None and not args.save_engine.exists():
@@ -131,12 +131,21 @@ def measure_all(args: argparse.Namespace, arguments: Sequence[str]) -> int:
                     calibration_cache=args.calibration_cache,
                     cache=timing_cache(args.result_dir),
                     save_engine=args.save_engine,
+                    run=number,
+                    runs=len(runs),
+                    runs_after=sum(_is_due(args, resolved.model, later) for later in runs[number:]),
                 )
                 wait_until_idle(args, resolved.where, progress, stop)
                 _show(args, run_task(task, resolved.machine, progress, stop))
         if len(runs) > 1:
             _show_repeats(args, [name_of(args, resolved.model, one) for one in runs])
     return 0
+
+
+def _is_due(args: argparse.Namespace, model: str, config: RunConfig) -> bool:
+    """Whether a run is still to be measured, without a look at what is there."""
+    run = args.result_dir / name_of(args, model, config) / "run.json"
+    return args.overwrite or not run.exists()
 
 
 def wait_until_idle(

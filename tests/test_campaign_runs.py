@@ -101,8 +101,8 @@ def test_all_good(tmp_path: Path, scripts: Scripts, monkeypatch: pytest.MonkeyPa
     code, said, _ = run(tmp_path, scripts, ["a", "b"], clean_runs=3, repeats=2, min_block_size=4)
     assert code == 0
     assert "2 of 2 networks done" in said
-    assert f"Report: {tmp_path / 'd' / 'report.md'}" in said
-    assert f"Next: less {tmp_path / 'd' / 'report.md'}" in said
+    assert f"Report: {tmp_path / 'd' / 'report.html'} (open it in a browser)" in said
+    assert f"Next: open {tmp_path / 'd' / 'report.html'} in a browser" in said
     assert (tmp_path / "d" / "report.md").exists()
     found = calls(tmp_path)
     assert [call["script"] for call in found] == ["idle", "measure", "measure"]

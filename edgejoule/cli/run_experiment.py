@@ -151,7 +151,14 @@ def experiment(
     if full and not found.gpu:
         ask(knobs)
     with stop_on_signals() as stop:
-        campaign = Campaign(knobs, networks, stop, found.sensor, scripts or Scripts())
+        campaign = Campaign(
+            knobs,
+            networks,
+            stop,
+            found.sensor,
+            scripts or Scripts(),
+            expected_s=guess.networks,
+        )
         return run_campaign(campaign, verify=arguments.demo)
 
 
