@@ -30,7 +30,6 @@ from edgejoule.report.text import printable, table
 from edgejoule.steps import StepResult, run_step
 from edgejoule.supervision import StopFlag
 
-
 WORDS = "report.md"
 
 

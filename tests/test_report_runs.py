@@ -373,14 +373,39 @@ def test_command_writes_the_report(whole: Path, capsys: pytest.CaptureFixture[st
     (data / ".partial" / "cut-1" / "request.json").write_text("{}")
     assert command.main([str(data)]) == 0
     page = (data / "report.md").read_text(encoding="utf-8")
-    assert capsys.readouterr().out == f"{data / 'report.md'}\n"
+    said = capsys.readouterr()
+    names = ["report.html", "report.md", "report.json", "summary.csv", "figures"]
+    assert said.out.splitlines() == [str(data / name) for name in names]
+    assert "writing the page" in said.err
+    assert all((data / name).exists() for name in names)
+    assert not list(data.glob(".*.tmp"))
     assert "2 runs." in page
     assert "1 cut off" in page
     assert "- broken: " in page
     assert "- torn: " in page
     out = data.parent / "out"
-    assert command.main([str(data), "-o", str(out)]) == 0
-    assert (out / "report.md").exists()
+    assert command.main([str(data), "-o", str(out), "--no-figures", "--quiet"]) == 0
+    assert {path.name for path in out.iterdir()} == set(names) - {"figures"}
+    assert capsys.readouterr().err == ""
+
+
+def test_the_report_of_one_run_does_not_touch_its_directory(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sorted(path.name for path in whole.iterdir())
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    assert command.main([str(whole), "--quiet"]) == 0
+    assert (here / "report.html").exists()
+    assert sorted(path.name for path in whole.iterdir()) == before
+
+
+def test_what_cannot_be_written_is_said(whole: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (whole.parent / "report.html").mkdir()
+    assert command.main([str(whole.parent), "--quiet"]) == 2
+    assert "cannot write" in capsys.readouterr().err
+    assert not list(whole.parent.glob(".*.tmp"))
 
 
 def test_command_refuses_what_is_no_dataset(
