@@ -163,8 +163,9 @@ def _refine(
         bend, bend_error = float(coefficients[2]), float(covariance[2, 2] ** 0.5)
     residual = (middle - _curve(coefficients, number))[kept]
     blur = width[kept] ** 2 / 12
-    # No two changes in one refresh: of such the first counts.
-    single = np.diff(number[kept], prepend=number[kept][0] - 1) > 0
+    # No two changes in one refresh, nor a number that goes back: of such the first counts.
+    highest = np.maximum.accumulate(number[kept])
+    single = np.diff(highest, prepend=highest[0] - 1) > 0
     knots, corrections, variances = _wander(number[kept][single], residual[single], blur[single])
     left = residual - np.interp(number[kept], knots, corrections)
     wanders = len(knots) > 1
@@ -251,8 +252,9 @@ def clustered(design: Floats, residual: Floats, blocks: int = BLOCKS) -> Floats:
 def _wander(number: Floats, residual: Floats, blur: Floats) -> tuple[Floats, Floats, Floats]:
     """Follow a clock that wanders: a random walk seen through polls, smoothed.
 
-    Kalman's filter and the smoother of Rauch, Tung and Striebel (AIAA Journal 3, 1965), the walk's
-    size by maximum likelihood; none where a steady clock explains the changes about as well.
+    What Kalman's filter and the smoother of Rauch, Tung and Striebel (AIAA Journal 3, 1965) give,
+    the walk's size by maximum likelihood; none where a steady clock explains the changes about as
+    well.
 
     Args:
         number: Of each change.
@@ -267,37 +269,52 @@ def _wander(number: Floats, residual: Floats, blur: Floats) -> tuple[Floats, Flo
         return none
     typical = float(np.mean(blur))
     walks = typical * np.geomspace(1e-5, 10, 13)
-    still = _filter(number, residual, blur, 0.0)[0]
-    likelihoods = [_filter(number, residual, blur, walk)[0] for walk in walks]
+    first = 1.0 / (1e6 * float(np.max(blur)))  # precision of where it begins: hardly any
+    likelihoods = [_followed(number, residual, blur, first, walk)[0] for walk in walks.tolist()]
     best = int(np.argmax(likelihoods))
-    if likelihoods[best] < still + _BETTER:
+    if likelihoods[best] < _stood_still(residual, blur, first) + _BETTER:
         return none
-    walk = float(walks[best])
-    _, states, variances = _filter(number, residual, blur, walk)
-    smooth, spread = states.copy(), variances.copy()
-    for k in range(len(number) - 2, -1, -1):
-        ahead = variances[k] + walk * (number[k + 1] - number[k])
-        share = variances[k] / ahead
-        smooth[k] = states[k] + share * (smooth[k + 1] - states[k])
-        spread[k] = variances[k] + share**2 * (spread[k + 1] - ahead)
-    return number, smooth, spread
+    _, states, pivots, curve = _followed(number, residual, blur, first, float(walks[best]))
+    # The diagonal of a tridiagonal inverse: from the pivots of both ways through it.
+    diagonal, beside = curve
+    back = _pivots(diagonal[::-1], beside[::-1])[0][::-1]
+    return number, states, 1.0 / (pivots + back - diagonal)
 
 
-def _filter(
-    number: Floats, residual: Floats, blur: Floats, walk: float
-) -> tuple[float, Floats, Floats]:
-    """Return the log-likelihood, and states and variances forward in time."""
-    states, variances = np.empty(len(number)), np.empty(len(number))
-    state, variance, last, total = 0.0, 1e6 * float(np.max(blur)), float(number[0]), 0.0
-    for k, (n, seen, noise) in enumerate(
-        zip(number.tolist(), residual.tolist(), blur.tolist(), strict=True)
-    ):
-        variance += walk * (n - last)
-        last = n
-        error, expected = seen - state, variance + noise
-        total -= 0.5 * (math.log(expected) + error * error / expected)
-        gain = variance / expected
-        state += gain * error
-        variance *= 1 - gain
-        states[k], variances[k] = state, variance
-    return total, states, variances
+def _followed(
+    number: Floats, residual: Floats, blur: Floats, first: float, walk: float
+) -> tuple[float, Floats, Floats, tuple[Floats, Floats]]:
+    """Return the log-likelihood of a walk, the states most likely under it, and what gives errors.
+
+    What a filter forward in time and a smoother back give, as one set of equations: the inverse
+    covariance of the states is tridiagonal. Its pivots and itself (diagonal, beside it) come last.
+    """
+    from scipy.linalg.lapack import dpttrs
+
+    steps = 1.0 / (walk * np.diff(number))
+    diagonal = 1.0 / blur
+    diagonal[0] += first
+    diagonal[:-1] += steps
+    diagonal[1:] += steps
+    pivots, factors = _pivots(diagonal, -steps)
+    told = residual / blur
+    states = dpttrs(pivots, factors, told)[0]
+    spread = np.log(blur).sum() + np.log(pivots).sum() - np.log(steps).sum() - math.log(first)
+    likelihood = -0.5 * float(spread + told @ residual - told @ states)
+    return likelihood, states, pivots, (diagonal, -steps)
+
+
+def _stood_still(residual: Floats, blur: Floats, first: float) -> float:
+    """Return the log-likelihood of a clock that does not wander."""
+    weight = first + float(np.sum(1.0 / blur))
+    told = residual / blur
+    spread = float(np.log(blur).sum()) + math.log(weight) - math.log(first)
+    return -0.5 * (spread + float(told @ residual) - float(told.sum()) ** 2 / weight)
+
+
+def _pivots(diagonal: Floats, beside: Floats) -> tuple[Floats, Floats]:
+    """Return the pivots and factors of a tridiagonal matrix (L D L')."""
+    from scipy.linalg.lapack import dpttrf
+
+    pivots, factors, _ = dpttrf(diagonal, beside)
+    return pivots, factors

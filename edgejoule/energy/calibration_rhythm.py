@@ -21,6 +21,7 @@ COHERENT = 0.6  # mean length of the phases' sum at the right frequency, at leas
 # Changes that are searched in phase with one another: fewer where a clock wanders (a GPU's driver
 # renews its values in a loop of software, that of a chip is an oscillator).
 _PER_BLOCK = (300, 60, 20)
+_AT_ONCE = 1000  # stretches of changes
 _TRACKED = 20  # changes over which the phase is followed when they are counted
 _POLLS_PER_REFRESH = 2.2
 _LONGEST = 1.3  # median gaps between changes: a refresh is no longer
@@ -110,30 +111,62 @@ def _explained(middle: Floats, width: Floats, frequency: float) -> float:
     """Return the share of changes that lie at one phase, followed over stretches of time."""
     turns = middle * frequency
     near = np.minimum(_FARTHEST, _NEAR + 0.5 * width * frequency)
-    explained = 0
-    for start in range(0, len(turns), _TRACKED):
-        part, allowed = turns[start : start + _TRACKED], near[start : start + _TRACKED]
-        # Around the change that most others lie near: a mean would be drawn by strays.
-        apart = part[:, None] - part[None, :]
-        together = np.abs(apart - np.rint(apart)) <= allowed[:, None]
-        around = part - part[int(np.argmax(np.sum(together, axis=0)))]
-        around -= np.rint(around)
-        around -= np.median(around[np.abs(around) <= allowed])
-        explained += int(np.sum(np.abs(around - np.rint(around)) <= allowed))
+    explained, first = 0, 0
+    while first < len(turns):
+        # Many stretches at once; what is left at the end is a shorter one.
+        left = len(turns) - first
+        length = min(_TRACKED, left)
+        end = first + length * min(_AT_ONCE, left // length)
+        shape = (-1, length)
+        explained += _at_one_phase(turns[first:end].reshape(shape), near[first:end].reshape(shape))
+        first = end
     return explained / len(turns)
+
+
+def _at_one_phase(turns: Floats, allowed: Floats) -> int:
+    """Return how many of the changes of each stretch lie at its phase, in all; (stretches, n)."""
+    # Around the change that most others lie near: a mean would be drawn by strays.
+    apart = turns[:, :, None] - turns[:, None, :]
+    apart -= np.rint(apart)
+    together = np.abs(apart) <= allowed[:, :, None]
+    middle = np.argmax(np.sum(together, axis=1), axis=1)
+    around = turns - turns[np.arange(len(turns)), middle][:, None]
+    around -= np.rint(around)
+    inside = np.abs(around) <= allowed
+    # The median of those inside, which come first in order.
+    ordered = np.sort(np.where(inside, around, np.inf), axis=1)
+    count, row = np.sum(inside, axis=1), np.arange(len(turns))
+    around -= 0.5 * (ordered[row, (count - 1) // 2] + ordered[row, count // 2])[:, None]
+    return int(np.sum(np.abs(around - np.rint(around)) <= allowed))
 
 
 def _sharpen(parts: list[Floats], frequency: float, length: float) -> float:
     best = frequency
     for span in (1 / (8 * length), 1 / (80 * length)):
         around = best + span * np.linspace(-2, 2, 41)
-        best = float(around[np.argmax([_agreement(parts, f) for f in around])])
+        best = float(around[np.argmax(_agreements(parts, around))])
     return best
 
 
 def _agreement(parts: list[Floats], frequency: float) -> float:
-    turns = [np.abs(np.mean(np.exp(2j * np.pi * frequency * (p - p[0])))) ** 2 for p in parts]
-    return float(np.mean(turns))
+    return float(_agreements(parts, np.array([frequency]))[0])
+
+
+def _agreements(parts: list[Floats], frequencies: Floats) -> Floats:
+    """Return how well changes agree in phase within parts, at equally spaced frequencies."""
+    sizes = np.array([len(part) for part in parts])
+    starts = np.cumsum(sizes) - sizes
+    since = np.concatenate([part - part[0] for part in parts])
+    turning = np.exp(2j * np.pi * frequencies[0] * since)
+    # From one frequency to the next every phase goes on by its own constant: no new exponentials.
+    step = np.exp(2j * np.pi * (frequencies[-1] - frequencies[0]) / max(1, len(frequencies) - 1)
+                  * since)  # fmt: skip
+    result = np.empty(len(frequencies))
+    for index in range(len(frequencies)):
+        means = np.add.reduceat(turning, starts) / sizes
+        result[index] = np.mean(means.real**2 + means.imag**2)
+        turning *= step
+    return result
 
 
 def count_refreshes(middle: Floats, frequency: float) -> Floats:

@@ -138,8 +138,8 @@ def _climb(
 
     def likelihood(state: Floats) -> float:
         at = state[left] * (1 - share) + state[left + 1] * share
-        told = -np.logaddexp(0.0, (low - at) / blur) - np.logaddexp(0.0, (at - high) / blur)
-        return float(told.sum() - 0.5 * weight * np.sum(np.diff(state) ** 2))
+        against = _softplus((low - at) / blur, (at - high) / blur)
+        return -against - 0.5 * float(weight * np.sum(np.diff(state) ** 2))
 
     state, reached = start.copy(), likelihood(start)
     curve = stiff
@@ -172,6 +172,12 @@ def _climb(
     spread = float(solveh_banded(curve, middle)[count // 2]) ** 0.5
     halves = [float(np.sum(np.log(cholesky_banded(matrix)[1]))) for matrix in (curve, stiff)]
     return reached - halves[0] + halves[1], state, spread
+
+
+def _softplus(first: Floats, second: Floats) -> float:
+    """Return the sum of log(1 + e^x) over both, one logarithm for each pair."""
+    both = (1.0 + np.exp(-np.abs(first))) * (1.0 + np.exp(-np.abs(second)))
+    return float(np.sum(np.maximum(first, 0.0) + np.maximum(second, 0.0) + np.log(both)))
 
 
 def _sigmoid(x: Floats) -> Floats:

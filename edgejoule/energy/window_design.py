@@ -186,18 +186,35 @@ def assemble(
     averaged(rows[:, : columns.powers + len(columns.names)], guess.samples)
     valid = usable(values, guess, kept, likeness)
     if columns.drift:
-        legendre = np.polynomial.legendre.legvander(values.phase, DRIFT)[:, 1:]
-        at = columns.powers + len(columns.names)
-        rows[:, at : at + DRIFT] = legendre
-        if powers is None:
-            rows[:, at + DRIFT : at + DRIFT + SCALE] = 0.0
-        else:
-            shown = rows[:, : columns.powers] @ powers
-            rows[:, at + DRIFT : at + DRIFT + SCALE] = shown[:, None] * legendre[:, :SCALE]
+        shown = None if powers is None else rows[:, : columns.powers] @ powers
+        rows[:, columns.count - columns.drift : columns.count] = _drift(values, shown)
     rows[:, -1] = values.value_mw
     whitened(rows, likeness, valid)
     block = np.zeros_like(values.block) if together else values.block
     return _summed(rows, valid, block), rows
+
+
+def shown_by(
+    exposure: Exposure, values: Values, guess: Guess, powers: Floats
+) -> tuple[Floats, Floats]:
+    """Return what powers make a channel show, float64 (k,), and the drift, float64 (k, drift)."""
+    placement, columns = place(exposure, guess), Columns(exposure.layers, frozenset(), drift=False)
+    shown = np.empty((len(values.shown_ns), 1))
+    share = np.empty((_CHUNK, columns.powers))
+    for first in range(0, len(shown), _CHUNK):
+        part = slice(first, min(first + _CHUNK, len(shown)))
+        rows = share[: part.stop - first]
+        _fill(exposure, values, guess, columns, None, placement, part, rows)
+        shown[part, 0] = rows @ powers
+    averaged(shown, guess.samples)
+    return shown[:, 0], _drift(values, shown[:, 0])
+
+
+def _drift(values: Values, shown: Floats | None) -> Floats:
+    """Return the columns of drift; None: what they multiply is not known, those are 0."""
+    legendre = np.polynomial.legendre.legvander(values.phase, DRIFT)[:, 1:]
+    by = np.zeros(len(legendre)) if shown is None else shown
+    return np.hstack([legendre, by[:, None] * legendre[:, :SCALE]])
 
 
 def averaged(rows: Floats, samples: float) -> None:
@@ -265,59 +282,71 @@ def _fill(
     if np.any(guess.timing_ns) or columns.timing >= 0:
         waves = np.polynomial.legendre.legvander(values.phase[part], TIMING)[:, 1:]
         shown = shown + waves @ guess.timing_ns
-    middle = shown - guess.centre_ns
-    late, early = looks(exposure, middle, guess.window_ns, guess.tau_ns, placement)
-    width = guess.window_ns
-    rows[:, : columns.powers] = (late.area - early.area) / width
+    middle, width, layers = shown - guess.centre_ns, guess.window_ns, columns.layers
+    ends = spans(exposure, middle, width, guess.tau_ns, placement, rows[:, : columns.powers])
+    names = rows[:, columns.nonlinear()]
     if powers is None:
-        rows[:, columns.powers : columns.powers + len(columns.names)] = 0.0
+        names[:] = 0.0
+        return
+    if not columns.names:
         return
     seen = rows[:, : columns.powers] @ powers
-    at_late, at_early = late.value @ powers, early.value @ powers
+    at_late, at_early = (end.slope(powers) for end in ends)
     slope = (at_late - at_early) / width
     for k, name in enumerate(columns.names):
-        column = columns.powers + k
         if name == "centre":
-            rows[:, column] = -slope
+            names[:, k] = -slope
         elif name == "window":
-            rows[:, column] = (0.5 * (at_late + at_early) - seen) / width
+            names[:, k] = (0.5 * (at_late + at_early) - seen) / width
         elif name == "spread":
             more = max(1.1 * guess.tau_ns, guess.tau_ns + _NEAR_TAU_NS) ** 2
-            then = looks(exposure, middle, width, more**0.5, placement)
-            other = (then[0].area - then[1].area) @ powers / width
-            rows[:, column] = (other - seen) / (more - guess.tau_ns**2)
+            other = np.empty((len(seen), columns.powers))
+            spans(exposure, middle, width, more**0.5, placement, other)
+            names[:, k] = (other @ powers - seen) / (more - guess.tau_ns**2)
     if columns.own >= 0 or "start" in columns.names:
-        moved = _moved(late, powers, columns.layers) - _moved(early, powers, columns.layers)
+        moved = _moved(*ends, powers, layers)
         moved /= width
         if "start" in columns.names:
-            at = columns.powers + columns.names.index("start")
-            rows[:, at] = moved.sum(axis=1)
-            rows[:, at + 1] = moved @ np.arange(columns.layers)
-            rows[:, at + 2] = moved @ durations(exposure)
+            at = columns.names.index("start")
+            names[:, at] = moved.sum(axis=1)
+            names[:, at + 1] = moved @ np.arange(layers)
+            names[:, at + 2] = moved @ durations(exposure)
         if columns.own >= 0:
-            at = columns.powers + columns.own
-            rows[:, at : at + columns.layers] = moved
+            names[:, columns.own : columns.own + layers] = moved
     if columns.timing >= 0 and waves is not None:
-        at = columns.powers + columns.timing
-        rows[:, at : at + TIMING] = slope[:, None] * waves
+        names[:, columns.timing : columns.timing + TIMING] = slope[:, None] * waves
 
 
-def looks(
-    exposure: Exposure, middle: Floats, window_ns: float, tau_ns: float, placement: Placement
+def spans(
+    exposure: Exposure,
+    middle: Floats,
+    window_ns: float,
+    tau_ns: float,
+    placement: Placement,
+    share: Floats,
 ) -> tuple[Looked, Looked]:
-    """Return the cumulative functions at the ends and the begins of windows about their middles."""
-    middle = middle + tau_ns
-    both = exposure.look(
-        np.concatenate([middle + 0.5 * window_ns, middle - 0.5 * window_ns]), placement, tau_ns
-    )
-    return both.part(0, len(middle)), both.part(len(middle), 2 * len(middle))
+    """Write the share of windows about their middles that each column took, (k, layers + 5).
+
+    Returns:
+        What is known of their ends and their begins.
+    """
+    ends = exposure.spans(middle + tau_ns, window_ns, tau_ns, placement, share)
+    share /= window_ns
+    return ends
 
 
-def _moved(looked: Looked, powers: Floats, layers: int) -> Floats:
-    """Return what moving each layer later changes, per ns: float64 (k, layers)."""
-    between = powers[layers + BETWEEN]
-    result: Floats = (between - powers[:layers]) * looked.value[:, :layers]
-    result[:, 0] += (powers[layers + START] - between) * looked.first
-    result[:, -1] -= (powers[layers + END] - between) * looked.last
-    result *= looked.ratio[:, None]
+def _moved(late: Looked, early: Looked, powers: Floats, layers: int) -> Floats:
+    """Return what moving each layer later changes, mW, per ns over windows, float64 (k, layers)."""
+    count, between = len(late.row), powers[layers + BETWEEN]
+    above = between - powers[:layers]
+    where: list[npt.NDArray[np.int64]] = []
+    what: list[Floats] = []
+    for end, sign in ((late, 1.0), (early, -1.0)):
+        shares = end.shares
+        where.append(shares.at * layers + shares.layer)
+        what.append(sign * above[shares.layer] * shares.share * shares.ratio)
+    moved = np.bincount(np.concatenate(where), np.concatenate(what), count * layers)
+    result: Floats = moved.astype(np.float64, copy=False).reshape(count, layers)
+    result[:, 0] += (powers[layers + START] - between) * (late.first - early.first)
+    result[:, -1] -= (powers[layers + END] - between) * (late.last - early.last)
     return result

@@ -27,7 +27,7 @@ from edgejoule.energy.window_design import (
     before_ns,
     durations,
     place,
-    rows_of,
+    shown_by,
     usable,
 )
 from edgejoule.energy.window_fit import (
@@ -161,12 +161,10 @@ def _doubt(problem: Problem, found: Fitted) -> Floats:
 
 def _left(problem: Problem, found: Fitted) -> Floats:
     """Return what a fit leaves over, nan where there is no value."""
-    columns = found.columns
     use = usable(problem.values, found.guess, problem.kept, 0.0)
-    rows = rows_of(problem.exposure, problem.values, found.guess, columns, found.powers)
-    left = np.where(use, problem.values.value_mw, 0.0) - rows[:, : columns.powers] @ found.powers
-    if columns.drift:
-        drift = rows[:, columns.count - columns.drift : columns.count]
+    seen, drift = shown_by(problem.exposure, problem.values, found.guess, found.powers)
+    left = np.where(use, problem.values.value_mw, 0.0) - seen
+    if found.columns.drift:
         left -= drift @ np.linalg.lstsq(drift[use], left[use], rcond=None)[0]
     return np.where(use, left, math.nan)
 
@@ -293,10 +291,10 @@ def _finished(problem: Problem, candidate: Candidate, guess: Guess) -> Candidate
 def _powers(problem: Problem, found: Fitted) -> Fitted:
     """Return a fit's powers from all of the data."""
     columns = found.columns
-    blocks = equations(problem, found.guess, columns, found.powers, together=True)
-    held = np.zeros(columns.count)
-    held[columns.nonlinear()] = 1e30
-    best = linear(blocks, columns, held, np.zeros(columns.count))
+    alone = Columns(columns.layers, frozenset(), drift=columns.drift > 0)
+    blocks = equations(problem, found.guess, alone, found.powers, together=True)
+    nothing = np.zeros(alone.count)
+    best = linear(blocks, alone, nothing, nothing)
     squares = float(blocks.squared_error(best).sum())
     return replace(
         found, powers=best[: columns.powers], squares=squares, rows=int(blocks.rows.sum())

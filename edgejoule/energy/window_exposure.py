@@ -6,7 +6,8 @@
 Everything is a cumulative time function: the time spent in a box up to t is what earlier inferences
 spent in it plus the part of this one, so that a span costs two look-ups however many layers and
 reads there are. With tau y' = x - y the integral of y is that of x less tau times y, and y of a box
-is a difference of two exponentials plus what is left of the inferences before.
+is a difference of two exponentials plus what is left of the inferences before. At any moment y is
+0 for all but a few layers: it is kept as a list of those.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from edgejoule.energy.sensor_model import Floats
     from edgejoule.energy.timeline import Timeline
+
+    Ints = npt.NDArray[np.int64]
 
 # Boxes behind the layers, and idle, which is the rest of the time.
 HELD, START, BETWEEN, END, IDLE = range(5)
@@ -45,29 +48,57 @@ class Placement:
 
 
 @dataclass(frozen=True)
-class Looked:
-    """Cumulative functions at k times.
+class Shares:
+    """The filtered share of layers at some of k times, all those that are not 0.
+
+    A time and a layer may be there more than once: of the inference that runs, and of one before.
 
     Attributes:
-        area: float64 (k, layers + 5), ns: filtered time in each column up to then.
-        value: float64 (k, layers + 5): its derivative, the filtered share of each column.
-        first: float64 (k,): how many first layers have begun, filtered.
-        last: float64 (k,): how many last layers have ended, filtered.
-        ratio: float64 (k,): by what a placement's times are multiplied in the running inference.
+        at: int64 (m,): which of the times.
+        layer: int64 (m,).
+        share: float64 (m,).
+        ratio: float64 (m,): by what a placement's times are multiplied in the layer's inference.
     """
 
-    area: Floats
-    value: Floats
-    first: Floats
-    last: Floats
+    at: Ints
+    layer: Ints
+    share: Floats
     ratio: Floats
 
-    def part(self, first: int, end: int) -> Looked:
-        """Return some of the times."""
-        cut = slice(first, end)
-        return Looked(
-            self.area[cut], self.value[cut], self.first[cut], self.last[cut], self.ratio[cut]
-        )
+
+@dataclass(frozen=True)
+class Looked:
+    """What is known of k times.
+
+    Attributes:
+        row: int64 (k,): the inference that runs, or ran last.
+        inside: float64 (k, layers), ns: filtered time in each layer since that inference began.
+        boxes: float64 (k, 4), ns: likewise held, before the first layer, from the first layer to
+            the last, after it; but for what is idle they are all of the time.
+        shares: Derivatives of `inside`.
+        box_share: float64 (k, 4): derivatives of `boxes`.
+        first: float64 (k,): how many first layers have begun, filtered, each times its ratio.
+        last: float64 (k,): how many last layers have ended, likewise.
+    """
+
+    row: Ints
+    inside: Floats
+    boxes: Floats
+    shares: Shares
+    box_share: Floats
+    first: Floats
+    last: Floats
+
+    def slope(self, powers: Floats) -> Floats:
+        """Return the filtered power at the times, float64 (k,), of powers (layers + 5,)."""
+        layers = self.inside.shape[1]
+        idle, between = powers[layers + IDLE], powers[layers + BETWEEN]
+        shares = self.shares
+        of_layers = (powers[:layers] - between)[shares.layer] * shares.share
+        result: Floats = self.box_share @ (powers[layers : layers + IDLE] - idle)
+        result += np.bincount(shares.at, of_layers, len(self.row))
+        result += idle
+        return result
 
 
 class Exposure:
@@ -92,10 +123,16 @@ class Exposure:
             self.held = np.clip(held.astype(np.float64), 0.0, gap)
         self.free = gap - self.held
         self.mean_free = float(np.mean(self.free)) if len(self.free) else 0.0
-        self._busy = self.layer.sum(axis=1)
         self._cumulative = np.zeros((len(spent) + 1, self.layers))
         np.cumsum(self.layer, axis=0, out=self._cumulative[1:])
-        self._placed: tuple[Placement, Floats] | None = None
+        # Begins from the starts, as if no gap but what is held came before them.
+        if self.offset is not None:
+            self._begin: Floats = self.offset.astype(np.float64)
+        else:
+            self._begin = np.cumsum(self.layer, axis=1)
+            self._begin -= self.layer
+            self._begin += self.held[:, None]
+        self._placed: tuple[Placement, Floats, Floats] | None = None
 
     def boundaries(self, rows: np.ndarray, placement: Placement) -> tuple[Floats, Floats, Floats]:
         """Return begin and end of every box of inferences from their starts, and their ratios.
@@ -107,55 +144,62 @@ class Exposure:
         Returns:
             float64 (k, layers + 4) twice, float64 (k,).
         """
-        duration = self.layer[rows]
-        held, free = self.held[rows], self.free[rows]
-        ratio = self._ratio(rows, placement)
-        if self.offset is not None:
-            begin = self.offset[rows].astype(np.float64)
-        else:
-            before = np.minimum(ratio[:, None] * placement.before_ns, free[:, None])
-            begin = np.cumsum(duration, axis=1)
-            begin -= duration
-            begin += before
-            begin += held[:, None]
+        begin, ratio = self._begins(rows, placement)
         starts = np.empty((len(rows), self.layers + 4))
         ends = np.empty_like(starts)
         starts[:, : self.layers] = begin
-        np.add(begin, duration, out=ends[:, : self.layers])
-        spent = self.end[rows] - self.start[rows]
-        first, last = begin[:, 0], np.minimum(ends[:, self.layers - 1], spent)
-        edges = (np.zeros(len(rows)), np.minimum(held, first), first, last, spent)
-        for box in range(4):
-            starts[:, self.layers + box] = edges[box]
-            ends[:, self.layers + box] = edges[box + 1]
+        np.add(begin, self.layer[rows], out=ends[:, : self.layers])
+        edges = self._edges(rows, begin[:, 0], ends[:, self.layers - 1])
+        starts[:, self.layers :] = edges[:, :-1]
+        ends[:, self.layers :] = edges[:, 1:]
         return starts, ends, ratio
 
-    def _cumulative_boxes(self, placement: Placement) -> Floats:
-        """Return time in the boxes that are no layers, before each inference, float64 (n, 4)."""
-        if self._placed is None or self._placed[0] is not placement:
-            if self.offset is not None:
-                first = self.offset[:, 0].astype(np.float64)
-                last = self.offset[:, -1] + self.layer[:, -1]
-            else:
-                ratio = self._ratio(slice(None), placement)
-                first = self.held + np.minimum(ratio * placement.before_ns[0], self.free)
-                last = self.held + np.minimum(ratio * placement.before_ns[-1], self.free)
-                last = last + self._busy
-            spent = self.end - self.start
-            last = np.minimum(last, spent)
-            edges = (np.zeros(len(spent)), np.minimum(self.held, first), first, last, spent)
-            gaps = np.zeros((len(spent), 4))
-            for box in range(4):
-                length = edges[box + 1] - edges[box]
-                np.cumsum(length[:-1], out=gaps[1:, box])
-            self._placed = (placement, gaps)
-        return self._placed[1]
+    def _begins(self, rows: Ints, placement: Placement) -> tuple[Floats, Floats]:
+        """Return when layers begin, from the starts of inferences, (k, layers), and ratios (k,)."""
+        ratio = self._ratio(rows, placement)
+        begin = self._begin[rows]
+        if self.offset is None:
+            before = placement.before_ns[None, :]
+            if placement.scaled:
+                before = ratio[:, None] * before
+            begin += np.minimum(before, self.free[rows][:, None])
+        return begin, ratio
 
-    def _ratio(self, rows: npt.NDArray[np.int64] | slice, placement: Placement) -> Floats:
+    def _ratio(self, rows: Ints | slice, placement: Placement) -> Floats:
         free = self.free[rows]
         if placement.scaled and self.mean_free > 0:
             return free / self.mean_free
         return np.ones(len(free))
+
+    def _edges(self, rows: Ints | slice, first: Floats, last: Floats) -> Floats:
+        """Return where held, start, between and end begin and end, float64 (k, 5)."""
+        spent = self.end[rows] - self.start[rows]
+        edges = np.empty((len(spent), 5))
+        edges[:, 0] = 0.0
+        np.minimum(self.held[rows], first, out=edges[:, 1])
+        edges[:, 2] = first
+        np.minimum(last, spent, out=edges[:, 3])
+        edges[:, 4] = spent
+        return edges
+
+    def _before(self, placement: Placement) -> tuple[Floats, Floats]:
+        """Return what came before each inference: time in the boxes that are no layers, and ratios.
+
+        Returns:
+            float64 (n, 4), float64 (n,): sums over the inferences before.
+        """
+        if self._placed is None or self._placed[0] is not placement:
+            ratio, free = self._ratio(slice(None), placement), self.free
+            first, last = self._begin[:, 0], self._begin[:, -1] + self.layer[:, -1]
+            if self.offset is None:
+                first = first + np.minimum(ratio * placement.before_ns[0], free)
+                last = last + np.minimum(ratio * placement.before_ns[-1], free)
+            lengths = np.diff(self._edges(slice(None), first, last), axis=1)
+            gaps, ratios = np.zeros((len(free), 4)), np.zeros(len(free))
+            np.cumsum(lengths[:-1], axis=0, out=gaps[1:])
+            np.cumsum(ratio[:-1], out=ratios[1:])
+            self._placed = (placement, gaps, ratios)
+        return self._placed[1], self._placed[2]
 
     def running(self, at_ns: Floats) -> npt.NDArray[np.int64]:
         """Return the last inference that has begun at times, the first one before it."""
@@ -164,77 +208,123 @@ class Exposure:
         return result
 
     def look(self, at_ns: Floats, placement: Placement, tau_ns: float) -> Looked:
-        """Return the cumulative functions at times, ns from the origin."""
+        """Return what is known of times, ns from the origin, behind a low-pass."""
         row = self.running(at_ns)
         since = np.maximum(at_ns - self.start[row], 0.0)
-        starts, ends, ratio = self.boundaries(row, placement)
-        boxes = self.layers + 4
-        area = np.empty((len(row), boxes + 1))
-        inside = np.clip(since[:, None] - starts, 0.0, ends - starts)
-        area[:, : self.layers] = self._cumulative[row] + inside[:, : self.layers]
-        area[:, self.layers : boxes] = (
-            self._cumulative_boxes(placement)[row] + inside[:, self.layers :]
-        )
-        value = np.empty_like(area)
-        begun = since > starts[:, 0]
-        ended = since > ends[:, self.layers - 1]
+        ages, left, edges, ratio, time = self._ages(row, since, placement)
+        near = np.flatnonzero((ages > 0.0) & (left <= _NOTHING * tau_ns))
+        inside = np.clip(ages, 0.0, time, out=time)
+        reached = np.minimum(edges, since[:, None])
+        boxes = np.diff(reached, axis=1)
+        gone = 1.0 - _decayed(since[:, None] - edges, tau_ns)  # of each edge's step
+        at, layer = np.divmod(near, self.layers)
+        share = _decayed(left.flat[near], tau_ns) - _decayed(ages.flat[near], tau_ns)
+        box_share = gone[:, :-1] - gone[:, 1:]
+        before = self._before(placement)[1][row]
+        first, last = before + ratio * gone[:, 2], before + ratio * gone[:, 3]
+        found = [Shares(at, layer, share, ratio[at])]
         if tau_ns > 0:
-            value[:, :boxes], first, last = self._filtered(
-                at_ns, row, since, starts, ends, placement, tau_ns
-            )
-            area[:, :boxes] -= tau_ns * value[:, :boxes]
-        else:
-            value[:, :boxes] = (since[:, None] > starts) & (since[:, None] <= ends)
-            first, last = (row + begun).astype(np.float64), (row + ended).astype(np.float64)
-        self._settle_between(area, value)
-        area[:, boxes] = at_ns - area[:, :boxes].sum(axis=1)
-        value[:, boxes] = 1.0 - value[:, :boxes].sum(axis=1)
-        return Looked(area, value, first, last, ratio)
+            inside.flat[near] -= tau_ns * share
+            self._of_before(at_ns, row, placement, tau_ns, (inside, box_share, first, last), found)
+            boxes -= tau_ns * box_share
+        return Looked(row, inside, boxes, _joined(found), box_share, first, last)
 
-    def _settle_between(self, area: Floats, value: Floats) -> None:
-        # The box from the first layer to the last holds the layers as well: their rest is gap.
-        between = self.layers + BETWEEN
-        area[:, between] -= area[:, : self.layers].sum(axis=1)
-        value[:, between] -= value[:, : self.layers].sum(axis=1)
+    def _ages(
+        self, rows: Ints, since: Floats, placement: Placement
+    ) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+        """Return time since layers' begins and ends, boxes' edges, ratios, and times in layers."""
+        begin, ratio = self._begins(rows, placement)
+        time = self.layer[rows]
+        edges = self._edges(rows, begin[:, 0], begin[:, -1] + time[:, -1])
+        ages = np.subtract(since[:, None], begin, out=begin)
+        return ages, ages - time, edges, ratio, time
 
-    def _filtered(
+    def _of_before(
         self,
         at_ns: Floats,
-        row: np.ndarray,
-        since: Floats,
-        starts: Floats,
-        ends: Floats,
+        row: Ints,
         placement: Placement,
         tau_ns: float,
-    ) -> tuple[Floats, Floats, Floats]:
-        """Return the filtered share of each box, first layers begun and last ones ended."""
-        last = self.layers - 1
-        left = _decayed(since[:, None] - starts, tau_ns)
-        first_left, value = left[:, 0].copy(), _decayed(since[:, None] - ends, tau_ns)
-        last_left = value[:, last].copy()
-        value -= left
-        # A boundary ahead has left 1 of nothing: it counts 0 below, as 1 - 1.
-        first, ended = row + 1.0 - first_left, row + 1.0 - last_left
+        known: tuple[Floats, Floats, Floats, Floats],
+        found: list[Shares],
+    ) -> None:
+        """Add what is left of the inferences before, in place."""
+        inside, box_share, first, last = known
         for back in range(1, len(self.start)):
             before = row - back
-            near = np.flatnonzero(
+            late = np.flatnonzero(
                 (before >= 0) & (at_ns - self.end[np.maximum(before, 0)] < _FORGOTTEN * tau_ns)
             )
-            if not len(near):
+            if not len(late):
                 break
-            rows = before[near]
-            starts, ends, _ = self.boundaries(rows, placement)
-            age = (at_ns[near] - self.start[rows])[:, None]
-            left, more = _decayed(age - starts, tau_ns), _decayed(age - ends, tau_ns)
-            first[near] -= left[:, 0]
-            ended[near] -= more[:, last]
-            value[near] += more - left
-        return value, first, ended
+            rows = before[late]
+            ages, left, edges, ratio, _ = self._ages(
+                rows, at_ns[late] - self.start[rows], placement
+            )
+            near = np.flatnonzero(left < _NOTHING * tau_ns)
+            at, layer = np.divmod(near, self.layers)
+            share = _decayed(left.flat[near], tau_ns) - _decayed(ages.flat[near], tau_ns)
+            inside[late[at], layer] -= tau_ns * share
+            found.append(Shares(late[at], layer, share, ratio[at]))
+            steps = _decayed((at_ns[late] - self.start[rows])[:, None] - edges, tau_ns)
+            box_share[late] += steps[:, 1:] - steps[:, :-1]
+            first[late] -= ratio * steps[:, 2]
+            last[late] -= ratio * steps[:, 3]
+
+    def spans(
+        self,
+        middle: Floats,
+        width_ns: float,
+        tau_ns: float,
+        placement: Placement,
+        area: Floats,
+    ) -> tuple[Looked, Looked]:
+        """Write what each column took of windows, and return what is known of their ends.
+
+        Args:
+            middle: float64 (k,), ns from the origin.
+            width_ns: Their length.
+            tau_ns: The low-pass; windows are of its output.
+            placement: Where gaps lie.
+            area: float64 (k, layers + 5), ns, written: layers, gaps and idle.
+
+        Returns:
+            Of the windows' ends and begins.
+        """
+        layers, half = self.layers, 0.5 * width_ns
+        late = self.look(middle + half, placement, tau_ns)
+        early = self.look(middle - half, placement, tau_ns)
+        np.subtract(late.inside, early.inside, out=area[:, :layers])
+        boxes = late.boxes - early.boxes
+        apart = np.flatnonzero(late.row != early.row)
+        if len(apart):
+            to, from_ = late.row[apart], early.row[apart]
+            area[apart, :layers] += self._cumulative[to] - self._cumulative[from_]
+            gaps = self._before(placement)[0]
+            boxes[apart] += gaps[to] - gaps[from_]
+        # From the first layer to the last there are layers as well: their rest is gap.
+        area[:, layers : layers + IDLE] = boxes
+        area[:, layers + BETWEEN] -= area[:, :layers].sum(axis=1)
+        area[:, layers + IDLE] = width_ns - boxes.sum(axis=1)
+        return late, early
+
+
+def _joined(found: list[Shares]) -> Shares:
+    if len(found) == 1:
+        return found[0]
+    return Shares(
+        np.concatenate([one.at for one in found]),
+        np.concatenate([one.layer for one in found]),
+        np.concatenate([one.share for one in found]),
+        np.concatenate([one.ratio for one in found]),
+    )
 
 
 def _decayed(age: Floats, tau_ns: float) -> Floats:
     """Return what is left of a step after its age, 1 before it and 0 long after."""
     result = (age <= 0.0).astype(np.float64)
+    if not tau_ns:
+        return result
     # Few boundaries are recent: exponentials of those alone.
     recent = np.flatnonzero((age > 0.0) & (age < _NOTHING * tau_ns))
     result.flat[recent] = np.exp(age.flat[recent] * (-1.0 / tau_ns))

@@ -270,10 +270,10 @@ def refine(
     """
     columns = Columns(problem.exposure.layers, fitted, drift=drift)
     names = columns.nonlinear()
-    blocks = equations(problem, guess, columns, None, together=True)
-    nothing = np.zeros(columns.count)
-    found = linear(blocks, columns, nothing, nothing)
-    powers = found[: columns.powers]
+    alone = Columns(columns.layers, frozenset(), drift=drift)
+    blocks = equations(problem, guess, alone, None, together=True)
+    found = linear(blocks, alone, np.zeros(alone.count), np.zeros(alone.count))
+    powers, nothing = found[: columns.powers], np.zeros(columns.count)
     best = Fitted(guess, powers, math.inf, 0, columns)
     trial, damping, failures = guess, 0, 0
     step = np.zeros(len(columns.names))

@@ -16,13 +16,13 @@ import numpy as np
 from edgejoule.energy.window_design import (
     averaged,
     before_ns,
-    looks,
     place,
     rows_of,
+    spans,
     usable,
     whitened,
 )
-from edgejoule.energy.window_exposure import BETWEEN
+from edgejoule.energy.window_exposure import BETWEEN, GAPS
 from edgejoule.energy.window_fit import Fitted, Problem, prior
 
 if TYPE_CHECKING:
@@ -112,16 +112,15 @@ def try_moves(problem: Problem, found: Fitted, own_ns: float) -> Moves:
         solver.reached(gram[:, layer], gram[layer, layer], float(moment[layer]))
         for layer, solver in enumerate(solvers)
     ]
+    placement, shares = place(exposure, guess), np.empty((len(middle), layers + GAPS))
     gain = np.full((len(shifts), layers), -np.inf)
     powers = np.zeros((len(shifts), layers, columns.count))
     for index, shift in enumerate(shifts):
         can = (shift >= -room_back - 1.0) & (shift <= room_ahead + 1.0)
         if not can.any():
             continue
-        late, early = looks(
-            exposure, middle - shift, guess.window_ns, guess.tau_ns, place(exposure, guess)
-        )
-        moved = (late.area[:, :layers] - early.area[:, :layers]) / guess.window_ns
+        spans(exposure, middle - shift, guess.window_ns, guess.tau_ns, placement, shares)
+        moved = shares[:, :layers]
         averaged(moved, guess.samples)
         whitened(moved, problem.likeness, valid)
         across = rows[:, :-1].T @ moved

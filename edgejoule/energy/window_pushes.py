@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edgejoule.energy.sensor_model import Floats
 
 _PUSH_NS = (-160e3, -80e3, -40e3, -20e3, 20e3, 40e3, 80e3, 160e3)
+_SETS = np.array([[bool(k & 1), bool(k & 2), bool(k & 4)] for k in range(8)])
 
 
 def pushed(problem: Problem, guess: Guess, *, drift: bool) -> list[Guess]:
@@ -53,11 +54,21 @@ def pushed(problem: Problem, guess: Guess, *, drift: bool) -> list[Guess]:
 
 def rule_of(layers: int, begin: Floats, before: Floats) -> tuple[Floats, Floats]:
     """Return the rule nearest to gap times before layers, and what they differ from it."""
-    from scipy.optimize import nnls
-
     spent = max(float(begin[-1]), 1.0)
     design = np.column_stack([np.ones(layers), np.arange(layers), begin / spent])
     scale = np.maximum(np.linalg.norm(design, axis=0), 1e-12)
-    found = nnls(design / scale, before)[0] / scale
+    design /= scale
+    found = _not_negative(design.T @ design, design.T @ before)
+    own = before - design @ found
+    found /= scale
     rule = found / np.array([1.0, 1.0, spent])
-    return rule, before - design @ found
+    return rule, own
+
+
+def _not_negative(gram: Floats, moment: Floats) -> Floats:
+    """Return least squares of three columns, none below 0: every set of them at once."""
+    systems = np.where(_SETS[:, :, None] & _SETS[:, None, :], gram, np.eye(3)) + 1e-12 * np.eye(3)
+    tried = np.linalg.solve(systems, np.where(_SETS, moment, 0.0)[:, :, None])[:, :, 0]
+    gain = np.where(np.all(tried >= 0, axis=1), tried @ moment, -np.inf)
+    result: Floats = tried[np.argmax(gain)]
+    return result
