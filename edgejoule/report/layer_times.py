@@ -152,6 +152,14 @@ def _sorted(layer: np.ndarray, duration_ms: np.ndarray) -> _Piece:
     """Return durations by layer, each layer's in the order of the file."""
     import numpy as np
 
+    width = int(layer.max()) + 1 if len(layer) else 0
+    if width > 0 and len(layer) % width == 0:
+        # Every run of ours: each inference has each layer, in order. A look is cheaper than a sort.
+        numbers = np.arange(width, dtype=layer.dtype)
+        if (layer.reshape(-1, width) == numbers).all():
+            height = len(layer) // width
+            columns = np.ascontiguousarray(duration_ms.reshape(height, width).T).ravel()
+            return _Piece(numbers, np.arange(width) * height, columns)
     order = np.argsort(layer, kind="stable")  # of 16-bit numbers: a radix sort
     ranked = layer[order]
     starts = np.flatnonzero(np.concatenate([[True], ranked[1:] != ranked[:-1]])[: len(ranked)])

@@ -17,7 +17,7 @@ nearest in time and a counter's power reaches from tick to tick.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,13 +145,15 @@ def load_power(
             if len(series.t_ns)
         }
         total_of = total_rails_of(header, tuple(rails))
-        if total_of:
+        if total_of and len(total_of) > 1:
             rails[TOTAL] = total_power([rails[name] for name in total_of], TOTAL)
         # What lies near the end of a batch comes again with the next, then with its neighbours.
         until_ns = None if last else int(samples["t0_ns"][-1]) - _OVERLAP_NS // 2
         for name, series in rails.items():
             own = found.get(name) or found.setdefault(name, _empty(name, columns))
             _take(own, series, span_ns, until_ns, peaks)
+    if total_of and len(total_of) == 1 and total_of[0] in found:
+        found[TOTAL] = replace(found[total_of[0]], rail=TOTAL)
     failed: dict[str, int] = {}
     for name, count in zip(rail_names(channels), errors.tolist(), strict=True):
         failed[name] = failed.get(name, 0) + count
@@ -170,11 +172,25 @@ def _span_ns(path: Path) -> tuple[int, ...]:
         table = pq.ParquetFile(file)
         if not table.metadata.num_rows:
             return ()
-        ends: list[int] = []
-        for batch in table.iter_batches(READS_AT_ONCE, columns=["t0_ns"]):
+        ends = _told(table.metadata)
+        batches = () if ends else table.iter_batches(READS_AT_ONCE, columns=["t0_ns"])
+        for batch in batches:
             values = batch["t0_ns"].to_numpy()
             ends += [int(values.min()), int(values.max())]
     return min(ends), max(ends) + 1
+
+
+def _told(metadata: Any) -> list[int]:
+    """Return the ends of `t0_ns` as the file's footer tells them; nothing where it does not."""
+    found: list[int] = []
+    for group in range(metadata.num_row_groups):
+        columns = [metadata.row_group(group).column(at) for at in range(metadata.num_columns)]
+        times = next((one for one in columns if one.path_in_schema == "t0_ns"), None)
+        told = times.statistics if times is not None and times.is_stats_set else None
+        if told is None or not told.has_min_max:
+            return []
+        found += [int(told.min), int(told.max)]
+    return found
 
 
 def _batches(path: Path, reads_at_once: int) -> Iterator[tuple[dict[str, np.ndarray], int, bool]]:
