@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from edgejoule.dataset.reading import Dataset
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"
 
 # ONNX Runtime 1.31 collects and uploads usage data, on Linux too: no business of a measurement,
 # and work beside the one measured. Set here, before anything can import it.
