@@ -216,10 +216,8 @@ def save_engine(directory: Path, target: Path) -> None:
 def about(task: Task) -> About:
     """Return what the live view needs to know of a run."""
     config = task.config.to_json()
-    marks = ("random weights",) if task.config.weights == "random" else ()
     return About(
         model=task.config.model,
-        marks=marks,
         asked=Asked(config, has_setup=task.build is None, runs_after=task.runs_after),
         past=past_run(task.dataset, config),
         run=(task.run, task.runs) if task.runs > 1 else None,
@@ -268,6 +266,7 @@ def measure(task: Task, directory: Path, progress: Progress, stop: StopFlag) -> 
             setup = set_up(task, directory, supervisor)
         else:
             setup = adopt_build(task.build, directory)
+        watch.see_weights(str(setup.get("weights")))
         if task.save_engine is not None:
             save_engine(directory, task.save_engine)
         gpu = _see_gpu(task, watch)

@@ -56,7 +56,6 @@ class About:
 
     Attributes:
         model: What is measured.
-        marks: What must stand wherever its figures do.
         asked: What says how long it takes.
         past: An earlier run of the model.
         run: Which repeat, from 1, and of how many; None where there is one.
@@ -64,7 +63,6 @@ class About:
     """
 
     model: str
-    marks: tuple[str, ...] = ()
     asked: Asked = field(default_factory=Asked)
     past: Past | None = None
     run: tuple[int, int] | None = None
@@ -242,6 +240,12 @@ class LiveRun:
         self._next_look_ns = 0
         self._seen_ms: float | None = None
         self._broken = False
+        self._marks: list[str] = []
+
+    def mark(self, text: str) -> None:
+        """Say what must stand wherever this run's figures do, once it is known."""
+        if text not in self._marks:
+            self._marks.append(text)
 
     def announce(self, name: str, inferences: int | None, seconds: float) -> None:
         """Take the measuring process's word on how long a pass will be."""
@@ -304,12 +308,10 @@ class LiveRun:
         network_s = network_left_s(about.asked, expected, run_s)
         if network_s is None and about.whole is not None and about.whole.network_s is not None:
             network_s = max(0.0, about.whole.network_s - (now_ns - self._start_ns) * 1e-9)
-        marks = about.marks
-        if self._power.simulated and SIMULATED not in marks:
-            marks = (SIMULATED, *marks)
+        simulated = (SIMULATED,) if self._power.simulated else ()
         view = RunView(
             model=about.model,
-            marks=marks,
+            marks=(*simulated, *self._marks),
             network=None if about.whole is None else (about.whole.position, about.whole.count),
             run=about.run,
             phase=PHASE_TITLES.get(phase, phase),

@@ -73,6 +73,12 @@ class Watch:
         """Follow a GPU too: its figures go into the resources, and who else uses it is noted."""
         self.gpu = gpu
 
+    def see_weights(self, weights: str) -> None:
+        """Say whose weights are measured: `pretrained`, `random` or `user`."""
+        mark = {"random": "random weights", "user": "user's weights"}.get(weights)
+        if self._live is not None and mark is not None:
+            self._live.mark(mark)
+
     def on_message(self, message: dict[str, Any]) -> None:
         """Take the measuring process's word on how long a pass will be."""
         if message["kind"] == "pass":
@@ -106,6 +112,8 @@ class Watch:
                 self._live.resources(row)
             if self.gpu is not None and "measuring" in self._followed:
                 self.gpu.look_during(tuple(self._followed.values()))
+                if self.gpu.foreign_looks and self._live is not None:
+                    self._live.mark("shared GPU")
             self._next_resource_ns = now_ns + _RESOURCE_PERIOD_NS
 
     def level(self) -> Level:

@@ -235,9 +235,7 @@ class Shown:
 
 
 CONFIG = {"clean_seconds": 10.0, "runs": 100, "idle_duration_s": 2.0, "warmup": 5}
-ABOUT = About(
-    "net", ("random weights",), Asked(CONFIG, runs_after=1), None, (1, 2), Whole(1, 2, 90.0, 60.0)
-)
+ABOUT = About("net", Asked(CONFIG, runs_after=1), None, (1, 2), Whole(1, 2, 90.0, 60.0))
 
 
 def test_a_run_is_followed_from_its_files(tmp_path: Path) -> None:
@@ -257,6 +255,8 @@ def test_a_run_is_followed_from_its_files(tmp_path: Path) -> None:
     writer.flush()
     inferences.flush()
     live.announce("clean", None, 10.0)
+    live.mark("random weights")
+    live.mark("random weights")
     live.resources({"temperature_cpu_c": 40.0, "throttled_oc1": 3.0})
     live.resources({"temperature_cpu_c": 41.0, "throttled_oc1": 4.0})
     live.tick(PhaseNow("clean", 2 * S, 100, None, 100.0), 3 * S)
@@ -324,3 +324,40 @@ def test_a_damaged_header_is_no_trace(tmp_path: Path) -> None:
     live.tick(PhaseNow("clean", 0), S)
     assert not shown.views[-1].has_power
     live.close()
+
+
+def test_marks_come_from_what_was_found(tmp_path: Path) -> None:
+    """A user's file has the user's weights, whatever was asked for."""
+    from edgejoule.phases import PhaseBoard
+    from edgejoule.watch import Watch
+
+    class Gpu:
+        foreign_looks = 1
+
+        def look_during(self, pids: tuple[int, ...]) -> None:
+            self.pids = pids
+
+        def read(self) -> dict[str, float]:
+            return {"gpu_temperature_c": 61.0, "gpu_throttled": 1.0}
+
+        def close(self) -> None:
+            pass
+
+    board = PhaseBoard(tmp_path / "page.bin", tmp_path / "phases.jsonl")
+    board.mark("clean", 0)
+    shown = Shown()
+    watch = Watch(tmp_path, shown, LiveRun(tmp_path, shown, ABOUT, 0))
+    watch.see_weights("pretrained")
+    watch.see_weights("user")
+    watch.see_gpu(Gpu())
+    watch.board_is_there(str(tmp_path / "sys"), has_power=False)
+    watch.follow("measuring", 1)
+    watch.tick(S)
+    watch.tick(2 * S)
+    assert shown.views[-1].marks == ("user's weights", "shared GPU")
+    assert ("gpu", 61.0) in shown.views[-1].temperatures_c
+    assert shown.views[-1].throttled == ("gpu",)
+    watch.on_message({"kind": "note", "text": "\x1b[2Ja note"})
+    assert shown.lines[-1] == "\\x1b[2Ja note"
+    watch.close()
+    board.close()
