@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 MOST_COLUMNS = 1200
 READS_AT_ONCE = 1_000_000
+_USUAL_OF = 65_536  # distances that the usual one is taken from
 _OVERLAP_NS = 5_000_000_000
 _PEAK_PHASES = ("clean", "profiled")
 _NAMES = ("t0_ns", "t1_ns", "channel", "raw", "errno")
@@ -52,6 +53,7 @@ class _Columns:
     counts: np.ndarray
     readings: int = 0
     peak_mw: float | None = None
+    usual_ns: float = 0.0  # distance of points
     after_ns: int = -1  # the last point that has been taken
 
 
@@ -259,7 +261,8 @@ def _take(
     if upper <= lower:
         return
     t_ns, power_mw = series.t_ns[lower:upper], series.power_mw[lower:upper]
-    weight = _weights(series)[lower:upper]
+    found.usual_ns = max(found.usual_ns, _usual_ns(series))
+    weight = _weights(series, GAP_FACTOR * found.usual_ns)[lower:upper]
     columns = len(found.counts)
     first_ns, last_ns = span_ns
     place = ((t_ns - first_ns) * (columns / (last_ns - first_ns))).astype(np.int64)
@@ -281,19 +284,29 @@ def _take(
             found.peak_mw = peak if found.peak_mw is None else max(peak, found.peak_mw)
 
 
-def _weights(series: RailPower) -> np.ndarray:
+def _weights(series: RailPower, longest_ns: float) -> np.ndarray:
     """Return for how many ns each point stands: half the way to both its neighbours."""
     import numpy as np
 
-    from edgejoule.energy.integrate import typical_ns
-
     steps = np.diff(series.t_ns).astype(np.float64)
-    usual = typical_ns(series)
-    if series.late_ns is None and usual:
-        steps = np.minimum(steps, GAP_FACTOR * usual)
+    if series.late_ns is None:
+        steps = np.minimum(steps, longest_ns)
     around = np.concatenate([[0.0], steps, [0.0]])
     weights: np.ndarray = (around[1:] + around[:-1]) / 2
     return weights
+
+
+def _usual_ns(series: RailPower) -> float:
+    """Return the distance of points that all but a few keep to, 0 below two points.
+
+    Not the median: in a trace that is polled fast for a while most distances are short ones.
+    """
+    import numpy as np
+
+    times = series.t_ns if series.late_ns is None else series.t_ns[::2]
+    steps = np.diff(times)
+    steps = np.sort(steps[:: max(1, len(steps) // _USUAL_OF)])
+    return float(steps[max(0, len(steps) - 1 - max(2, len(steps) // 100))]) if len(steps) else 0.0
 
 
 def _kept(found: _Columns, width_ns: float, refresh_ns: int) -> np.ndarray:
@@ -304,9 +317,9 @@ def _kept(found: _Columns, width_ns: float, refresh_ns: int) -> np.ndarray:
     if len(used) < 2:
         return used
     steps = np.diff(used)
-    # In columns: the usual distance of readings, which may be several columns or much less.
-    usual = max(float(np.median(steps)), refresh_ns / width_ns, 1.0)
-    wide = np.flatnonzero(steps > GAP_FACTOR * usual)
+    # The usual distance of readings may be several columns or much less than one.
+    usual_ns = max(found.usual_ns, refresh_ns, width_ns)
+    wide = np.flatnonzero(steps * width_ns > GAP_FACTOR * usual_ns)
     gaps = used[wide] + steps[wide] // 2
     kept: np.ndarray = np.sort(np.concatenate([used, gaps]))
     return kept
