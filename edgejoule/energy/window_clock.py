@@ -212,8 +212,7 @@ def shown_values(
     if not len(safe):
         return np.empty(0), np.empty(0)
     present, first, which = np.unique(number[safe], return_index=True, return_inverse=True)
-    differs = np.zeros(len(present))
-    np.add.at(differs, which, raw[safe] != raw[safe[first]][which])
+    differs = np.bincount(which, raw[safe] != raw[safe[first]][which], len(present))
     sums = np.bincount(which, values[safe]) / np.bincount(which)
     everyone = np.arange(present[0], present[-1] + 1)
     result = np.full(len(everyone), math.nan)

@@ -126,8 +126,7 @@ def before_ns(exposure: Exposure, guess: Guess) -> Floats:
 
 def durations(exposure: Exposure) -> Floats:
     """Return the mean time in layers before each, float64 (layers,)."""
-    mean = exposure.layer.mean(axis=0)
-    result: Floats = np.cumsum(mean) - mean
+    result: Floats = np.cumsum(exposure.mean_layer) - exposure.mean_layer
     return result
 
 
@@ -308,9 +307,8 @@ def _fill(
         moved /= width
         if "start" in columns.names:
             at = columns.names.index("start")
-            names[:, at] = moved.sum(axis=1)
-            names[:, at + 1] = moved @ np.arange(layers)
-            names[:, at + 2] = moved @ durations(exposure)
+            by = np.vstack([np.ones(layers), np.arange(layers), durations(exposure)])
+            names[:, at : at + 3] = moved @ by.T
         if columns.own >= 0:
             names[:, columns.own : columns.own + layers] = moved
     if columns.timing >= 0 and waves is not None:

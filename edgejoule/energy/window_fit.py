@@ -120,7 +120,7 @@ def prior(problem: Problem, columns: Columns, variance: float, own_ns: float) ->
     exposure = problem.exposure
     gap = max(exposure.mean_free, 1.0)
     layers = max(1, exposure.layers - 1)
-    spent = max(float(exposure.layer.mean(axis=0).sum()), 1.0)
+    spent = max(float(exposure.mean_layer.sum()), 1.0)
     widths = {"start": gap, "launch": gap / layers, "share": gap / spent}
     deviation = np.full(columns.count, np.inf)
     for k, name in enumerate(columns.names):
@@ -203,7 +203,7 @@ def moved(problem: Problem, guess: Guess, columns: Columns, step: Floats) -> Gue
     placement = guess.placement.copy()
     if "start" in value:
         gap = exposure.mean_free
-        spent = max(float(exposure.layer.mean(axis=0).sum()), 1.0)
+        spent = max(float(exposure.mean_layer.sum()), 1.0)
         most_of = np.array([gap, gap / max(1, exposure.layers - 1), gap / spent])
         steps = np.array([value["start"], value["launch"], value["share"]])
         placement = placement + np.clip(steps, -0.5 * most_of, 0.5 * most_of)

@@ -232,7 +232,7 @@ def placed(problem: Problem, seen: Profile) -> Floats:
     """
     exposure = problem.exposure
     gap = exposure.mean_free
-    duration = exposure.layer.mean(axis=0)
+    duration = exposure.mean_layer
     begin = np.cumsum(duration) - duration
     grid = np.linspace(0.0, gap, int(np.clip(gap / 1000.0, 2, _GAP_GRID)))
     knots = seen.piece_ns * np.arange(len(seen.power_mw) + 1)
@@ -311,7 +311,7 @@ def misfit(problem: Problem, guess: Guess, left_mw: Floats, begin_ns: Floats) ->
     knots = piece * np.arange(pieces + 1)
     running = np.concatenate([[0.0], np.cumsum(power[:pieces])]) * piece
     result = np.zeros(exposure.layers)
-    for layer, duration in enumerate(exposure.layer.mean(axis=0)):
+    for layer, duration in enumerate(exposure.mean_layer):
         span = np.linspace(begin_ns[layer], begin_ns[layer] + duration, 9)
         along = np.interp(span, knots, running)
         inside = np.clip((span[-1] - knots[:-1]) / piece, 0.0, 1.0)

@@ -195,7 +195,7 @@ def _alternatives(found: Estimate, supply: Supply | None) -> Floats:
     powers = best.columns.powers
     plain = np.zeros(best.columns.count)
     plain[:powers] = best.powers
-    doubt = found.misfit / np.maximum(exposure.layer.mean(axis=0), 1.0)
+    doubt = found.misfit / np.maximum(exposure.mean_layer, 1.0)
     droop = np.zeros(powers) if supply is None else supply.moved(best.powers)
     rows = np.tile(plain, (len(found.others) + exposure.layers, 1))
     for layer in range(exposure.layers):
