@@ -50,25 +50,20 @@ _WORDS = {
 
 def power_figure(run: RunTables) -> Figure | None:
     """Return the power trace: each rail's mean with the band of its readings, phases behind."""
-    rails = [one for one in run.series.power if _any(one.mean_w)]
+    rails = rails_to_draw(run.series.power)
     if not rails:
         return None
-    named = {one.rail: one.rail for one in rails}
-    for one in _same_as_total(rails):
-        named[TOTAL] += f" = {one.rail}"
-        rails.remove(one)
-    rails.sort(key=lambda one: one.rail == TOTAL)  # the total is drawn on top
     most = max(_FEWEST, POWER_COLUMNS // len(rails))
-    reduced = [reduce_rail(one, most) for one in rails]
-    unit = unit_for((float(v) for one in reduced for v in _finite(one.high_w)), POWER)
+    reduced = [(name, reduce_rail(one, most)) for name, one in rails]
+    unit = unit_for((float(v) for _, one in reduced for v in _finite(one.high_w)), POWER)
     data: list[dict[str, Any]] = []
-    colours = rail_colours([one.rail for one in reduced])
-    for one in reduced:
-        data += _rail(one, named[one.rail], colours[one.rail], unit.size)
+    colours = rail_colours([one.rail for _, one in reduced])
+    for name, one in reduced:
+        data += _rail(one, name, colours[one.rail], unit.size)
     words = "mean with the band from the least to the greatest reading"
     note = f"Power of each rail over the run: {words} of each stretch; phases are shaded. "
     note += "A click on a rail's name shows or hides it."
-    failed = sum(one.failed for one in rails)
+    failed = sum(one.failed for one in run.series.power)
     if failed:
         note += f" {failed} reads failed."
     height = 420
@@ -109,19 +104,27 @@ def reduce_rail(series: RailSeries, most: int) -> RailSeries:
     )
 
 
-def _same_as_total(rails: Sequence[RailSeries]) -> list[RailSeries]:
-    """Return the one rail that the total consists of: drawn below it, nobody would see it."""
+def rails_to_draw(power: Sequence[RailSeries]) -> list[tuple[str, RailSeries]]:
+    """Return the rails that hold anything with their names, not escaped; the total last, on top.
+
+    The one rail that the total consists of is left out and stands in the total's name: drawn below
+    it, nobody would see it.
+    """
     import numpy as np
 
+    rails = [one for one in power if _any(one.mean_w)]
     total = next((one for one in rails if one.rail == TOTAL), None)
-    return [
+    if total is None:
+        return [(one.rail, one) for one in rails]
+    same = [
         one
         for one in rails
-        if total is not None
-        and one is not total
+        if one is not total
         and len(one.t_s) == len(total.t_s)
         and np.allclose(one.mean_w, total.mean_w, rtol=1e-9, equal_nan=True)
     ][:1]
+    others = [(one.rail, one) for one in rails if not any(one is other for other in (total, *same))]
+    return [*others, (" = ".join([TOTAL, *(one.rail for one in same)]), total)]
 
 
 def _rail(one: RailSeries, shown: str, colour: str, size: float) -> list[dict[str, Any]]:

@@ -126,33 +126,40 @@ def share_figure(run: RunTables) -> Figure | None:
     )
 
 
-def placed_labels(parts: Sequence[Share], most: float) -> list[tuple[Share, int]]:
-    """Return the farthest layers that have room for a name: 1 names it above, -1 below.
+def placed_labels(parts: Sequence[Share], most: float) -> list[Share]:
+    """Return the farthest layers that have room for a name.
 
     Args:
         parts: Shares with time and energy.
         most: The greatest share, the length of an axis.
     """
-    placed: list[tuple[Share, int]] = []
+    placed: list[Share] = []
     for one in most_distant(parts, 3 * LABELLED):
         x, y = (one.time or 0.0) / most, (one.gross or 0.0) / most
         near = any(
             abs(x - (other.time or 0.0) / most) < 0.45
             and abs(y - (other.gross or 0.0) / most) < 0.09
-            for other, _ in placed
+            for other in placed
         )
         if not near:
-            placed.append((one, 1 if y > x else -1))
+            placed.append(one)
         if len(placed) == LABELLED:
             break
     return placed
 
 
+def up_left(one: Share, most: float) -> bool:
+    """Return whether a name stands up and left of its point, else down and right.
+
+    Both are off the diagonal, along which points crowd; one of them is within the figure.
+    """
+    return (one.time or 0.0) > 0.45 * most
+
+
 def _labels(parts: Sequence[Share], most: float) -> list[dict[str, Any]]:
     found = []
-    for one, side in placed_labels(parts, most):
-        # Points crowd along the diagonal: names go up and left or down and right of it.
-        right = (one.time or 0.0) > (0.45 if side > 0 else 0.55) * most
+    for one in placed_labels(parts, most):
+        up = up_left(one, most)
         found.append(
             {
                 "x": five(100 * (one.time or 0.0)),
@@ -160,9 +167,9 @@ def _labels(parts: Sequence[Share], most: float) -> list[dict[str, Any]]:
                 "text": plain(one.name, _LABEL),
                 "font": {"size": 11},
                 "showarrow": False,
-                "xanchor": "right" if right else "left",
-                "yanchor": "bottom" if side > 0 else "top",
-                "yshift": 4 * side,
+                "xanchor": "right" if up else "left",
+                "yanchor": "bottom" if up else "top",
+                "yshift": 3 if up else -3,
             }
         )
     return found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -124,7 +124,8 @@ def frame(marks: Sequence[str] = (), *, legend: bool = False, **layout: Any) -> 
             "yref": "container",
             "y": 0,
             "yanchor": "bottom",
-            "x": 0,
+            "xref": "container",
+            "x": 0.01,
             "xanchor": "left",
             "font": {"size": 11},
             "maxheight": 0.42,
@@ -144,7 +145,8 @@ def frame(marks: Sequence[str] = (), *, legend: bool = False, **layout: Any) -> 
             "yref": "container",
             "y": 1,
             "yanchor": "top",
-            "pad": {"l": 8, "t": 8},
+            # Plotly sets the middle of several lines where the first one should be.
+            "pad": {"l": 8, "t": 8 + 8 * (len(lines) - 1)},
         }
     return found
 
@@ -166,31 +168,41 @@ def log_axis(title: str, values: Iterable[float | None], **more: Any) -> dict[st
     known = [value for value in values if value is not None and value > 0]
     low, high = math.log10(min(known)), math.log10(max(known))
     pad = max(0.08, 0.06 * (high - low))
-    span = high - low + 2 * pad
+    ticks = log_ticks(low - pad, high + pad)
     found: dict[str, Any] = {
         "type": "log",
         "range": [five(low - pad), five(high + pad)],
-        "dtick": "D2" if span < 1.3 else 1,
+        "tickmode": "array",
+        "tickvals": ticks,
+        "ticktext": [f"{tick:g}" if 1e-4 < tick < 1e6 else f"{tick:.0e}" for tick in ticks],
     }
     return axis(title, **{**found, **more})
 
 
+def log_ticks(low: float, high: float) -> list[float | int]:
+    """Return what is labelled between two powers of ten: 1, 2, 5, or powers where that is much."""
+    steps = (1, 2, 5) if high - low < 2.2 else (1,)
+    powers = range(math.floor(low), math.ceil(high) + 1)
+    if len(powers) > 9:
+        powers = range(powers[0], powers[-1] + 1, math.ceil(len(powers) / 8))
+    found = [step * 10.0**power for power in powers for step in steps]
+    return [five(one) or 0 for one in found if low <= math.log10(one) <= high]
+
+
 def errors(halves: Sequence[float | int | None], direction: str = "x") -> dict[str, Any]:
     """Return error bars of half-widths; none is drawn where there is None."""
+    if all(half is None for half in halves):
+        return {}
     return {
         f"error_{direction}": {
             "type": "data",
-            "array": [0 if half is None else half for half in halves],
+            # Of null plotly makes a bar of no length, as if it were certain; of a word none.
+            "array": ["unknown" if half is None else half for half in halves],
             "color": NEUTRAL,
             "thickness": 1.2,
             "width": 3,
         }
     }
-
-
-def drawable(trace: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a trace without keys that hold None."""
-    return {key: value for key, value in trace.items() if value is not None}
 
 
 def counted(count: int, one: str, several: str | None = None) -> str:
