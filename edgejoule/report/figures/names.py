@@ -19,8 +19,12 @@ def plain(name: object, width: int | None = LABEL) -> str:
 
 
 def escaped(text: str) -> str:
-    """Return printable text with what plotly would read as HTML escaped, quotes too."""
-    return html.escape(text, quote=True)
+    """Return printable text with what plotly would read as HTML escaped.
+
+    Quotes stay: plotly puts text into text nodes alone, and does not know their entities' names.
+    `%{` it would fill in from `meta`, in names of traces too: there what follows would vanish.
+    """
+    return html.escape(text, quote=False).replace("%{", "&#37;{")
 
 
 def wrapped(name: object, width: int = _LINE, most: int = 176) -> str:

@@ -98,6 +98,8 @@ def bands(spans: Sequence[PhaseSpan]) -> list[Band]:
         if len(found) > 1 and found[-2].phase == span.phase and found[-1].seconds < _SHORT * whole:
             between = found.pop()
             band = _joined(_joined(found.pop(), between), band)
+        elif found and span.phase in found[-1].parts and seconds < _SHORT * whole:
+            band = _joined(found.pop(), band)
         found.append(band)
     if len(found) > MOST:
         longest = sorted(found, key=lambda band: -band.seconds)[:MOST]

@@ -41,9 +41,9 @@ def operation_figure(run: RunTables) -> Figure | None:
     traces = [("time", "time", TIME)]
     if rollup is not None:
         words = method_words(rollup)
-        title = f"By operation (energy by {words})"
+        title = f"By operation (energy: {words})"
         traces += [("gross", "gross energy", GROSS), ("dynamic", "dynamic energy", DYNAMIC)]
-        said[0] += f": time beside energy by {words}"
+        said[0] += f": time beside energy ({words})"
         if rollup.method == PROPORTIONAL:
             said.append("which follows time, so that the gross shares are the same")
     if not any(one.bar is not None and one.bar.kind == "gap" for one in parts):
@@ -101,7 +101,7 @@ def share_figure(run: RunTables) -> Figure | None:
     ]
     data = [trace for trace in data if any(value is not None for value in trace["y"])]
     note = (
-        f"Share of time against share of energy by {words}: above the line a layer draws more "
+        f"Share of time against share of energy ({words}): above the line a layer draws more "
         "power than the mean of the inference, below it less; the farthest are named. Dynamic "
         "energy: a click on its name."
     )

@@ -71,6 +71,8 @@ def five(value: float | None) -> float | int | None:
     if value is None or not math.isfinite(value):
         return None
     rounded = float(f"{value:.{SIGNIFICANT}g}")
+    if not math.isfinite(rounded):  # the greatest numbers round to what is none
+        return value
     return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded
 
 

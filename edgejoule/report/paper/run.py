@@ -137,7 +137,7 @@ def operations_figure(run: RunTables) -> Any:
     axes.set_yticks(range(len(rows)), [name(one.name, 26) for one in rows])
     axes.set_ylim(len(rows) - 0.45, -0.55)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel(f"share of an inference, %\n(energy by {method_words(rollup)})")
+    axes.set_xlabel(f"share of an inference, %\n(energy: {method_words(rollup)})")
     grid(axes, "x")
     place(fig, [axes], run.marks, legend=(handles, [word for _, word, _ in kinds], 3))
     return fig
