@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from edgejoule.report.overview import Overview, overview_of
 from edgejoule.report.series import ConditionSeries, PhaseSpan, RailSeries, RunSeries
 from edgejoule.report.tables import RunTables, load_run
+from edgejoule.report.verdict import unsaid_notes
 from tests import support_tables
 from tests.support_tables import energy_row
 
@@ -175,6 +176,11 @@ def test_a_note_and_its_figure_are_one_reason() -> None:
     run = changed(RUN, "accuracy.note", "far off")
     run = changed(run, "summary.notes", ["far off"])
     assert overview_of(tables(run)).reasons == ("far off",)
+
+
+def test_notes_that_are_no_reason_are_left() -> None:
+    run = tables(changed(RUN, "summary.notes", [NOTE, "built with fewer tactics"]))
+    assert unsaid_notes(run, overview_of(run).reasons) == ("built with fewer tactics",)
 
 
 def test_a_baseline_that_was_not_idle() -> None:

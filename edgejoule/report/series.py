@@ -3,7 +3,8 @@
 A trace of hours has millions of readings; a figure some thousand columns. Each column keeps the
 least, mean and greatest value of its stretch, so that a short peak stays visible.
 
-All times are seconds since `RunSeries.start_ns` (CLOCK_MONOTONIC), the start of the first phase.
+All times are seconds since `RunSeries.start_ns` (CLOCK_MONOTONIC), the start of the first phase;
+what happened before has a negative one.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class RailSeries:
 
     Attributes:
         rail: The rail, or `total`.
-        t_s: Middle of each column.
+        t_s: Middle of each column; columns without a reading are absent, but for one per gap.
         mean_w: Mean over time; NaN where nothing was read.
         low_w: Least reading.
         high_w: Greatest reading.
@@ -63,8 +64,8 @@ class PassLatency:
     Attributes:
         name: `warmup`, `clean`, `rate`, `profiled`.
         count: Inferences.
-        edges_ms: Edges of the histogram's bins, one more than `counts`; outliers beyond the last
-            edge are in `beyond`.
+        edges_ms: Edges of the histogram's bins, one more than `counts`, of equal width but for the
+            first bin, which may be wider; outliers beyond the last edge are in `beyond`.
         counts: Inferences per bin.
         beyond: Inferences slower than the last edge.
         t_s: Middle of each stretch of the pass.
@@ -93,7 +94,7 @@ class ConditionSeries:
         kind: What it is of: `clock`, `temperature`, `load`, `memory`, `throttling`, `fan`, `other`.
         unit: `Hz`, `MHz`, `°C`, `%`, `MiB`, ...; empty for a plain number.
         t_s: Time of each value.
-        values: The values; NaN where not read.
+        values: The values; NaN where not read. A counter (unit `events`) counts from the first.
     """
 
     name: str
@@ -108,7 +109,8 @@ class RunSeries:
     """Everything that is drawn over time.
 
     Attributes:
-        start_ns: What seconds count from; None where the run has no phases.
+        start_ns: What seconds count from; without phases the first stamp of the traces, None where
+            nothing has a stamp.
         spans: Phases in order.
         power: Rails in the trace's order, `total` last.
         latency: Passes in the order of time.
