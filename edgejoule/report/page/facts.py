@@ -42,13 +42,17 @@ def head_facts(run: RunTables, one: Overview | None) -> list[tuple[str, str, str
         (
             "duplication slope",
             _with(one.duplication_slope, percent, " %"),
-            f"{one.duplication_layers} layers" if one.duplication_layers else "",
+            _count(one.duplication_layers, "layer"),
         ),
     ]
 
 
 def _with(value: float | None, text: object, unit: str) -> str:
     return NOT_THERE if value is None or not callable(text) else f"{text(value)}{unit}"
+
+
+def _count(number: int | None, word: str) -> str:
+    return "" if not number else f"{number} {word}{'' if number == 1 else 's'}"
 
 
 def _tail(one: Overview) -> str:

@@ -5,7 +5,7 @@ const NARROW = matchMedia("(max-width: 45rem)");
 const COARSE = matchMedia("(pointer: coarse)");
 const DARK = matchMedia("(prefers-color-scheme: dark)");
 const parsed = new Map();
-let leftRuns = null; // names of the runs that pass the overview's filters, null for all
+let leftRuns = null; // places of the runs that pass the overview's filters, null for all
 
 // What the page holds of a run, or of all of them ("all").
 function dataOf(run) {
@@ -38,27 +38,62 @@ function themed(layout, look, paper) {
   for (const name of new Set(["xaxis", "yaxis", ...Object.keys(made)])) {
     if (!/^[xy]axis\d*$/.test(name)) continue;
     const given = made[name] ?? {};
-    made[name] = { gridcolor: look.grid, zerolinecolor: look.line, linecolor: look.line, tickcolor: look.line, ...given, minor: { ...given.minor, gridcolor: look.grid, tickcolor: look.line } };
+    made[name] = { gridcolor: look.grid, zerolinecolor: look.line, linecolor: look.line, tickcolor: look.line, ...given };
+    if (given.minor) made[name].minor = { tickcolor: look.line, ...given.minor };
   }
   return made;
 }
 
-// Traces narrowed to the runs that are left. `customdata` names the run of each point.
-function narrowed(data) {
-  if (leftRuns === null) return data;
-  return data.map((trace) => {
-    const names = trace.customdata;
-    if (!Array.isArray(names)) return trace;
-    const keep = names.map((item) => leftRuns.has(Array.isArray(item) ? item[0] : item));
-    const pick = (value) => Array.isArray(value) && value.length === names.length ? value.filter((_, place) => keep[place]) : value;
-    const made = { ...trace };
-    for (const key of ["x", "y", "text", "customdata", "hovertext"]) if (key in trace) made[key] = pick(trace[key]);
-    for (const key of ["error_x", "error_y"]) {
-      if (trace[key]) made[key] = { ...trace[key], array: pick(trace[key].array), arrayminus: pick(trace[key].arrayminus) };
-    }
-    if (trace.marker) made.marker = Object.fromEntries(Object.entries(trace.marker).map(([key, value]) => [key, pick(value)]));
+// What no other point beats in both values, as the step line that `meta.runs: "front"` draws.
+function frontLine(points) {
+  const order = [...points].sort((a, b) => a.x - b.x || a.y - b.y);
+  const best = [];
+  for (const one of order) {
+    const last = best[best.length - 1];
+    if (!last || one.y < last.y || (one.x === last.x && one.y === last.y)) best.push(one);
+  }
+  return best;
+}
+
+// A figure narrowed to the runs that are left: `customdata[i][0]` is a run's place in the overview.
+function narrowed(one) {
+  if (leftRuns === null || one.run !== "all") return one;
+  const kept = [];
+  let data = one.data.map((trace) => {
+    if (trace.meta?.runs !== "points") return trace;
+    const keep = trace.customdata.map((item) => leftRuns.has(item[0]));
+    const pick = (value) => Array.isArray(value) && value.length === keep.length ? value.filter((_, place) => keep[place]) : value;
+    const made = { ...trace, marker: { ...trace.marker, symbol: pick(trace.marker.symbol) } };
+    for (const key of ["x", "y", "customdata", "hovertext"]) made[key] = pick(trace[key]);
+    if (trace.error_y) made.error_y = { ...trace.error_y, array: pick(trace.error_y.array) };
+    made.x.forEach((x, place) => kept.push({ x, y: made.y[place], symbol: made.marker.symbol[place] }));
+    made.showlegend = made.x.length > 0;
     return made;
   });
+  const right = Math.max(...kept.map((point) => point.x));
+  const top = Math.max(...kept.map((point) => point.y));
+  data = data.map((trace) => {
+    if (trace.meta?.runs !== "front") return trace;
+    const simulated = trace.line.dash === "dot";
+    const best = frontLine(kept.filter(({ symbol }) => symbol !== "x-thin" && symbol.endsWith("-open") === simulated));
+    if (!best.length) return { ...trace, x: [], y: [], showlegend: false };
+    const line = [{ x: best[0].x, y: top }, ...best, { x: right, y: best[best.length - 1].y }];
+    return { ...trace, x: line.map((point) => point.x), y: line.map((point) => point.y) };
+  });
+  // Names stand at points that may be gone; marks are placed on the paper and stay.
+  const annotations = (one.layout.annotations ?? []).filter((note) => note.xref === "paper");
+  return { ...one, data, layout: { ...one.layout, annotations } };
+}
+
+// A phone has room for some fifteen characters beside the bars.
+function shortened(text, most = 15) {
+  const named = { amp: "&", lt: "<", gt: ">", quot: '"', "#x27": "'", "#39": "'" };
+  const plain = String(text).replace(/&(amp|lt|gt|quot|#x27|#39);/g, (_, name) => named[name]);
+  const signs = [...plain];
+  if (signs.length <= most) return text;
+  const tail = Math.floor((most - 1) / 2);
+  const cut = `${signs.slice(0, most - 1 - tail).join("")}~${signs.slice(-tail).join("")}`;
+  return cut.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 }
 
 function heightOf(plot) {
@@ -72,16 +107,19 @@ function fileName(one) {
 
 // Saved pictures are for paper: white behind, dark text, whatever the page looks like.
 function save(plot, format) {
-  const one = figureOf(plot);
+  const one = narrowed(figureOf(plot));
   const layout = { ...themed(one.layout, colours(true), "#ffffff"), width: 1000, height: Number(plot.dataset.height) };
-  return Plotly.downloadImage({ data: narrowed(one.data), layout }, { format, width: layout.width, height: layout.height, scale: format === "png" ? 2 : 1, filename: fileName(one) });
+  return Plotly.downloadImage({ data: one.data, layout }, { format, width: layout.width, height: layout.height, scale: format === "png" ? 2 : 1, filename: fileName(one) });
 }
 
 function draw(plot, printed = false) {
-  const one = figureOf(plot);
+  const one = narrowed(figureOf(plot));
   const layout = themed(one.layout, colours(printed), "rgba(0,0,0,0)");
   layout.height = heightOf(plot);
   layout.autosize = true;
+  if (NARROW.matches && layout.yaxis?.ticktext) {
+    layout.yaxis.ticktext = layout.yaxis.ticktext.map((text) => shortened(text));
+  }
   if (COARSE.matches) layout.dragmode = false; // a finger scrolls the page
   const config = {
     responsive: true,
@@ -93,7 +131,7 @@ function draw(plot, printed = false) {
       { name: "png", title: "Save as PNG", icon: Plotly.Icons.camera, click: () => save(plot, "png") },
     ],
   };
-  const drawn = Plotly.react(plot, narrowed(one.data), layout, config);
+  const drawn = Plotly.react(plot, structuredClone(one.data), layout, config);
   plot.classList.add("drawn");
   return drawn;
 }

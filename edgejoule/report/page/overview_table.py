@@ -47,8 +47,8 @@ class Column:
     title: str
     help: str
     unit: str = ""
-    numeric: bool = True
-    narrow: bool = True
+    numeric: bool = False
+    narrow: bool = False
     filtered: bool = False
 
 
@@ -82,24 +82,18 @@ _Of = Callable[[Overview], Cell]
 # Key, title, unit, meaning, whether a phone shows it, whether it comes from power, cell.
 _Figure = tuple[str, str, str, str, bool, bool, _Of]
 
-_TEXTS: tuple[tuple[Column, Callable[[Overview], object]], ...] = (
-    (Column("model", "network", "As asked for", "", False, True, True), lambda o: o.model),
-    (Column("dtype", "precision", "Type of the numbers", "", False, True, True), lambda o: o.dtype),
-    (Column("backend", "runtime", "What ran it", "", False, False, True), lambda o: o.backend),
-    (Column("batch", "batch", "Images of an inference", "", False, False), lambda o: o.batch),
-    (
-        Column("mode", "power mode", "The board's power mode", "", False, True, True),
-        lambda o: o.mode,
-    ),
-    (Column("board", "board", "Board or machine", "", False, True, True), lambda o: o.board),
-    (
-        Column("device", "device", "GPU or CPU it ran on", "", False, False),
-        lambda o: o.device,
-    ),
-    (
-        Column("method", "layers by", "How energies of layers were found", "", False, False),
-        lambda o: o.method,
-    ),
+# Heading and meaning, whether there is a drop-down for it, its value.
+_BEFORE: tuple[tuple[Column, Callable[[Overview], object]], ...] = (
+    (Column("model", "network", "As asked for", filtered=True), lambda o: o.model),
+    (Column("dtype", "precision", "Type of the numbers", filtered=True), lambda o: o.dtype),
+    (Column("backend", "runtime", "What ran it", filtered=True), lambda o: o.backend),
+    (Column("mode", "power mode", "The board's power mode", filtered=True), lambda o: o.mode),
+    (Column("board", "board", "Board or machine", filtered=True), lambda o: o.board),
+    (Column("batch", "batch", "Images of an inference"), lambda o: o.batch),
+)
+_BEHIND: tuple[tuple[Column, Callable[[Overview], object]], ...] = (
+    (Column("method", "layers by", "How energies of layers were found"), lambda o: o.method),
+    (Column("device", "device", "GPU or CPU it ran on"), lambda o: o.device),
 )
 
 
@@ -113,24 +107,24 @@ def overview_table(overviews: Sequence[Overview], names: Sequence[str]) -> Overv
     places = {name: index for index, name in reversed(list(enumerate(names)))}
     shown: list[tuple[Column, list[Cell]]] = []
     common, filters = [], []
-    for column, of in _TEXTS:
-        cells = [_text(of(one)) for one in overviews]
-        texts = sorted({cell.text for cell in cells})
-        if len(texts) == 1 and len(cells) > 1:
-            if texts != [ABSENT]:
+    for group in (_BEFORE, _BEHIND):
+        for column, of in group:
+            cells = [_text(of(one)) for one in overviews]
+            texts = sorted({cell.text for cell in cells})
+            if texts == [ABSENT]:
+                continue
+            if len(texts) == 1 and len(cells) > 1:
                 common.append((column.title, texts[0]))
-            continue
-        if texts == [ABSENT]:
-            continue
-        shown.append((column, cells))
-        if column.filtered and len(texts) > 1:
-            filters.append((column.title, column.key, tuple(texts)))
-    verdicts = tuple(
-        word for word in ("sound", "look", "broken") if word in {o.verdict for o in overviews}
-    )
+                continue
+            shown.append((column, cells))
+            if column.filtered and len(texts) > 1:
+                filters.append((column.title, column.key, tuple(texts)))
+        if group is _BEFORE:
+            shown += _figures(overviews)
+    known = {one.verdict for one in overviews}
+    verdicts = tuple(word for word in ("sound", "look", "broken") if word in known)
     if len(verdicts) > 1:
         filters.append(("verdict", "verdict", verdicts))
-    shown += _figures(overviews)
     rows = tuple(
         Row(one, places.get(one.run), tuple(cells[number] for _, cells in shown))
         for number, one in enumerate(overviews)

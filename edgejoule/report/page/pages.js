@@ -1,4 +1,5 @@
-// Which view is shown, by the address; colours; copying.
+// Which view is shown, by the address; colours; copying. Needs no plotly, so that the page can be read
+// while that is still being loaded.
 "use strict";
 
 const BASE_TITLE = document.title;
@@ -51,7 +52,7 @@ function route() {
 
 function prepareRun(view, index) {
   pointSteps(view, index);
-  const holder = view.querySelector(".layers");
+  const holder = view.querySelector(".layer-table");
   if (!holder || builtLayers.has(index)) return;
   builtLayers.add(index);
   new IntersectionObserver((entries, observer) => {
@@ -111,7 +112,6 @@ function setUpCopying() {
 setUpThemes();
 setUpOverview(narrowFigures);
 setUpCopying();
-setUpFigures();
 addEventListener("hashchange", route);
 history.scrollRestoration = "manual";
 route();

@@ -168,7 +168,7 @@ def run_page(run: RunTables, overview: Overview | None, figures: Sequence[Figure
         overview,
         head_facts(run, overview),
         [note for note in (*run.notes, *imported(run)) if note not in reasons],
-        [text for text in missing if text not in reasons],
+        [text for text in missing if not {text, f"missing: {text}"} & set(reasons)],
         _parts(run, figures),
         command_of(run),
         {"figures": drawn(figures), "layers": layer_table(run)},

@@ -43,7 +43,7 @@ function simplified(text) {
   return text.normalize("NFKC").toLocaleLowerCase();
 }
 
-// The overview: a text and any number of drop-downs; tells `changed` the names of what is left.
+// The overview: a text and any number of drop-downs; tells `changed` the places of what is left.
 function setUpOverview(changed) {
   const table = document.getElementById("runs");
   if (!table) return;
@@ -61,7 +61,7 @@ function setUpOverview(changed) {
     });
     document.getElementById("count").textContent = `${left.length} of ${rows.length} runs`;
     document.getElementById("none-left").hidden = left.length > 0;
-    changed(left.length === rows.length ? null : new Set(left.map((row) => row.dataset.run)));
+    changed(left.length === rows.length ? null : new Set(left.map((row) => Number(row.dataset.place))));
   }
   find.addEventListener("input", filter);
   choices.forEach((one) => one.addEventListener("change", filter));
@@ -117,7 +117,7 @@ function layerCell(column, value, widest) {
     if (value.length > 30) cell.classList.add("long");
   } else if (column.kind === "share") {
     cell.append(`${(100 * value).toFixed(1)} %`);
-    const bar = element("span", undefined, "bar");
+    const bar = element("span", undefined, "share-bar");
     bar.style.width = `${Math.max(0, Math.min(100, (100 * value) / (widest || 1)))}%`;
     cell.append(bar);
   } else if (Array.isArray(value)) {

@@ -54,7 +54,8 @@ def page_text(name: str, found: Gathered, made: str) -> str:
     by_name = {one.run: one for one in found.overviews}
     across = dataset_figures(found.overviews)
     pages = [run_page(run, by_name.get(run.name), run_figures(run)) for run in found.runs]
-    scripts = [_read("theme.js"), _plotly(), "\n".join(map(_read, SCRIPTS))]
+    # Plotly comes late: the page can be read while a browser still takes its megabytes in.
+    scripts = [_read("theme.js"), "\n".join(map(_read, SCRIPTS)), _plotly(), "setUpFigures();"]
     text = (
         _environment()
         .get_template("page.html")
@@ -67,7 +68,7 @@ def page_text(name: str, found: Gathered, made: str) -> str:
             across=across,
             repeats=html("\n".join(repeats_section(found.runs)[2:])),
             guide=html("\n\n".join(reading_guide(found.runs) if found.runs else ())),
-            damaged=found.damaged,
+            damaged=[(run, why.split(f"{run}: ", 1)[-1]) for run, why in found.damaged],
             unfinished=found.unfinished,
             pages=pages,
             data=[_trusted(embedded({"figures": drawn(across)}, FIGURE_DIGITS))]

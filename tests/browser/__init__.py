@@ -1,0 +1,1 @@
+"""Lane 5: the report's page in Debian's chromium."""
