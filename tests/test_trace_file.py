@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from edgejoule.cli import report_trace
 from edgejoule.energy.trace import rail_powers
@@ -412,6 +414,68 @@ def test_what_is_missing_is_said(run: Path, tmp_path: Path, name: str, how: str)
     assert any(t.name.startswith("power") for t in found.tracks.values()) == (name != "power")
 
 
+def test_rows_that_make_no_sense_are_counted(run: Path, tmp_path: Path) -> None:
+    def spoil(rows: list[dict[str, Any]]) -> None:
+        rows[0]["duration_ms"] = -1.0
+        rows[4]["inference"] = 3
+        rows[5]["start_offset_ns"] = 2**62
+        rows[7]["duration_ms"] = float("inf")
+
+    def swap(rows: list[dict[str, Any]]) -> None:
+        for row in rows:
+            if row["pass"] == "profiled" and row["index"] == 4:
+                row["end_ns"] = row["start_ns"] - 1
+
+    rewrite(run / "layers.parquet", spoil)
+    rewrite(run / "inferences.parquet", swap)
+    target = tmp_path / "t.perfetto-trace"
+    written = write_trace(run, target)
+    found = decode(target)
+    assert_nested(found)
+    assert len(found.of("layer")) == written.layers
+    assert any("1 inferences overlap others or end before they begin" in one
+               for one in written.missing)  # fmt: skip
+    # Three of one inference, and three spoilt rows.
+    assert any(one.startswith("6 executions of layers") for one in written.missing)
+    (about,) = [one for one in found.marks if one.category == "about"]
+    assert "6 executions of layers" in about.values["missing"]
+
+
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=8)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=8), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+KEYS = (
+    "name", "config", "clock", "phases", "summary", "sensor", "files", "simulated", "weights",
+    "missing", "status", "board_id",
+)  # fmt: skip
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@given(
+    st.dictionaries(st.sampled_from(KEYS), JSON, max_size=4),
+    st.dictionaries(st.sampled_from(("layers", "backend")), JSON),
+    JSON,
+)
+def test_any_json_gives_a_whole_file_or_one_error(
+    run: Path, tmp_path: Path, changes: dict[str, Any], engine: dict[str, Any], measure: Any
+) -> None:
+    before = {name: (run / name).read_text() for name in ("run.json", "engine.json")}
+    (run / "run.json").write_text(json.dumps({**json.loads(before["run.json"]), **changes}))
+    (run / "engine.json").write_text(json.dumps(engine))
+    (run / "measure.json").write_text(json.dumps({"profiled": {"held_us": measure}}))
+    try:
+        found = write(run, tmp_path)
+    finally:
+        for name, text in before.items():
+            (run / name).write_text(text)
+    assert_nested(found)
+    assert len(found.of("layer")) == 21
+
+
 def test_a_run_without_a_sensor_lacks_nothing(tmp_path: Path) -> None:
     run = build_run(tmp_path / "set", sensor="none")
     target = tmp_path / "t.perfetto-trace"
@@ -466,6 +530,7 @@ def test_the_command(
         (["RUN", "--pass", ","], 2, "names no pass"),
         (["RUN", "-o", "RUN/t.perfetto-trace"], 2, "never changed"),
         (["RUN", "-o", "EMPTY"], 2, "is a folder"),
+        (["RUN", "-o", "FILE/t.perfetto-trace"], 2, "cannot write"),
     ],
 )
 def test_one_line_and_an_exit_code(
@@ -478,7 +543,14 @@ def test_one_line_and_an_exit_code(
 ) -> None:
     empty = tmp_path / "empty"
     empty.mkdir()
-    places = {"RUN": run, "SET": run.parent, "EMPTY": empty, "NOWHERE": tmp_path / "nowhere"}
+    (tmp_path / "file").write_text("")
+    places = {
+        "FILE": tmp_path / "file",
+        "RUN": run,
+        "SET": run.parent,
+        "EMPTY": empty,
+        "NOWHERE": tmp_path / "nowhere",
+    }
     words = []
     for word in arguments:
         first, slash, rest = word.partition("/")

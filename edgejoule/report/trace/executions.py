@@ -12,7 +12,7 @@ times and goes to a track of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 TOLERANCE_NS = 1_000
 _ROWS = 250_000
 _UNKNOWN = -(1 << 63)  # a start that is not there
+_FAR_NS = 1 << 50  # 13 days
 _LAYER_COLUMNS = ("inference", "layer", "duration_ms", "start_offset_ns")
 
 
@@ -73,6 +74,7 @@ class Executions:
         end_ns: int64 (m,).
         measured: bool (m,): whether the begin was measured; otherwise it is modelled.
         fit: bool (m,): nests in its inference, after the layer before it.
+        unusable: Rows of these inferences left out: no inference, or times that make no sense.
     """
 
     inference: Whole
@@ -81,6 +83,7 @@ class Executions:
     end_ns: Whole
     measured: npt.NDArray[np.bool_]
     fit: npt.NDArray[np.bool_]
+    unusable: int = 0
 
 
 def count_inferences(path: Path) -> dict[str, int]:
@@ -130,7 +133,7 @@ def read_inferences(path: Path, spans: Mapping[str, tuple[int, int]]) -> Inferen
 def _in_turn(start: Whole, end: Whole) -> tuple[Whole, Whole, npt.NDArray[np.bool_]]:
     import numpy as np
 
-    good = (start >= 0) & (end >= start)
+    good = (start >= 0) & (end >= start) & (end < 1 << 62)
     rows = np.flatnonzero(good)
     latest = np.maximum.accumulate(end[rows]) if len(rows) else end[rows]
     # The earlier of two that overlap stays: each is held against the latest end before it.
@@ -193,6 +196,10 @@ def _placed(
     wanted = inferences.index[chosen]
     at = np.clip(np.searchsorted(wanted, rows["inference"]), 0, len(wanted) - 1)
     keep = (wanted[at] == rows["inference"]) & (rows["duration"] >= 0) & (rows["layer"] >= 0)
+    # A start may be unknown; one of days beside its inference is none.
+    keep &= (rows["offset"] == _UNKNOWN) | (abs(rows["offset"]) < _FAR_NS)
+    asked = (rows["inference"] >= wanted[0]) & (rows["inference"] <= wanted[-1])
+    unusable = int(np.count_nonzero(asked & ~keep))
     rows = {key: values[keep] for key, values in rows.items()}
     of = chosen[at[keep]]
     order = np.lexsort((rows["layer"], rows["inference"]))
@@ -217,7 +224,9 @@ def _placed(
         placed = model().begins_ns(layer, duration, first, gap - held, held)
         begin[modelled] = np.round(placed[modelled]).astype(np.int64)
     begin += start
-    return _nested(inference, layer, begin, begin + rows["duration"], ~modelled, start, end)
+    begin = np.maximum(begin, 0)
+    found = _nested(inference, layer, begin, begin + rows["duration"], ~modelled, start, end)
+    return replace(found, unusable=unusable)
 
 
 def _nested(
@@ -281,7 +290,7 @@ def _columns(batch: Any) -> dict[str, Whole]:
     import numpy as np
 
     duration = np.round(batch["duration_ms"].to_numpy().astype(np.float64) * 1e6)
-    known = np.isfinite(duration)
+    known = np.isfinite(duration) & (duration < _FAR_NS)
     return {
         "inference": batch["inference"].to_numpy().astype(np.int64),
         "layer": batch["layer"].to_numpy().astype(np.int64),

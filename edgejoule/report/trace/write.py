@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from edgejoule.errors import MeasurementError, UsageError
-from edgejoule.files import disk_errors, read_json, sync_file
+from edgejoule.files import read_json, sync_file
 from edgejoule.report.series_load import guarded, phases_of
 from edgejoule.report.tables import RunTables, load_run, part
 from edgejoule.report.trace.selection import LAYERED, Chosen, Selection, choose_inferences
@@ -109,12 +109,13 @@ def _whole(target: Path) -> Iterator[BinaryIO]:
     """Open a file that stands under its name only once it is whole."""
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        with disk_errors(target.parent):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with unfinished.open("wb") as file:
-                yield file
-            sync_file(unfinished)
-            unfinished.replace(target)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with unfinished.open("wb") as file:
+            yield file
+        sync_file(unfinished)
+        unfinished.replace(target)
+    except OSError as error:
+        raise UsageError(f"cannot write {target} ({error.strerror})", "give -o FILE") from error
     finally:
         with suppress(OSError):
             unfinished.unlink()
@@ -132,7 +133,8 @@ class _Source:
         with suppress(MeasurementError):  # that it cannot be read stands in `missing` already
             listed = read_json(self.path / "engine.json")
             listed = listed.get("layers") if isinstance(listed, dict) else None
-            self.engine = [one for one in listed or () if isinstance(one, Mapping)]
+            listed = listed if isinstance(listed, list) else []
+            self.engine = [one for one in listed if isinstance(one, Mapping)]
         counts = self._read("inferences.parquet", count_inferences) or {}
         self.chosen = Chosen({})
         if counts:
@@ -249,7 +251,7 @@ class _Source:
         held = part(measure if isinstance(measure, dict) else {}, "profiled").get("held_us")
         if not isinstance(held, list) or not all(isinstance(one, int) for one in held) or not held:
             return None
-        return np.clip(np.array(held, np.int64), 0, 1 << 40) * 1000
+        return np.array([min(max(one, 0), 1 << 40) for one in held], np.int64) * 1000
 
     def _inferences(
         self, packets: Packets, tracks: Tracks, inferences: Inferences, progress: Progress
@@ -273,6 +275,8 @@ class _Source:
         layers = self.path / "layers.parquet"
         starts = [] if LAYERED not in inferences.passes else self._read("layers.parquet", _starts)
 
+        unusable: list[int] = []
+
         def executions() -> Iterator[Executions]:
             # A file that is damaged in its midst costs what comes behind, not the trace.
             found = read_executions(layers, inferences, LAYERED, model, held_ns)
@@ -281,8 +285,11 @@ class _Source:
                 batch = guarded(lambda: next(found, None), layers.name, missing)
                 self.missing += missing
                 if batch is None:
-                    return
+                    break
+                unusable.append(batch.unusable)
                 yield batch
+            if sum(unusable):
+                self._lacks(f"{sum(unusable)} executions of layers have no inference or no time")
 
         about = {_index(one, place): one for place, one in enumerate(self.engine)}
         names, energy = self._names(), energies(self.run)
@@ -314,7 +321,8 @@ class _Source:
 
         means = np.zeros(max((layer.index for layer in self.run.layers), default=-1) + 1)
         for layer in self.run.layers:
-            means[layer.index] = layer.mean_ms * 1e6
+            if layer.index >= 0:
+                means[layer.index] = layer.mean_ms * 1e6
         rows = inferences.of(LAYERED)
         spent = (inferences.end_ns - inferences.start_ns)[rows]
         free = float(spent.mean() - means.sum()) if len(rows) else 0.0
