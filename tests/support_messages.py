@@ -185,6 +185,10 @@ def _meanings(node: ast.expr, function: Function, module: _Module) -> Iterator[P
             returned = inner.value if isinstance(inner, ast.Return) else None
             if returned is not None and not isinstance(returned, ast.Tuple):
                 yield returned, body
+    elif isinstance(node, ast.Subscript):
+        yield node.value, function
+    elif isinstance(node, ast.ListComp):
+        yield node.elt, function
     elif isinstance(node, ast.Name):
         if function is not None:
             yield from ((value, function) for value in _assigned(node.id, function))

@@ -281,15 +281,14 @@ def test_the_experiment_asks_for_calibration_before_it_starts(tmp_path: Path) ->
     assert "--sensor auto" in calls[1]
 
 
-@pytest.mark.once("a whole experiment of processes, half a minute; they run in the second pass")
+@pytest.mark.once("a whole experiment of processes, a minute; those run in the second pass")
 def test_the_experiment_runs_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     dataset = tmp_path / "raw_data"
     knobs = {
         "NETWORKS": "lenet:1x32x32",
         "BATCHES": "1",
-        "DTYPES": "float32 int8",
-        "CALIBRATION": "normal",
+        "DTYPES": "float32",
         "RUNS": "20",
         "CLEAN_SECONDS": "0.2",
         "IDLE_DURATION": "0.5",
@@ -310,9 +309,9 @@ def test_the_experiment_runs_and_goes_on_where_it_stopped(tmp_path: Path) -> Non
 
     run()
     found = {path.parent.name: path.stat().st_mtime_ns for path in dataset.glob("[!.]*/run.json")}
-    assert len(found) == 2
+    assert len(found) == 1
     assert (dataset / "idling_power.json").is_file()
     assert (dataset / "report.html").is_file()
-    assert run().count("is complete: nothing to do") == 2
+    assert "lenet is complete: nothing to do" in run()
     again = {path.parent.name: path.stat().st_mtime_ns for path in dataset.glob("[!.]*/run.json")}
     assert again == found
