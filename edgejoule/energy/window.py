@@ -31,6 +31,7 @@ from edgejoule.energy.window_rows import (
     rows_from,
 )
 from edgejoule.energy.window_sums import add_rails
+from edgejoule.energy.window_threads import one_thread
 
 if TYPE_CHECKING:
     from edgejoule.energy.sensor_model import Floats, SensorParameters
@@ -75,6 +76,20 @@ def attribute_window(
     Returns:
         Rows and facts. Where nothing can be said, rows without energies and the reason.
     """
+    with one_thread():
+        baseline = Baseline(baseline_mw, baseline_half_width_mw)
+        return _attributed(rail, timeline, reads, baseline, model, noise_mw, seed)
+
+
+def _attributed(
+    rail: str,
+    timeline: Timeline,
+    reads: ChannelReads,
+    baseline: Baseline,
+    model: SensorParameters | None,
+    noise_mw: float | None,
+    seed: int,
+) -> WindowAttribution:
     why = _refused(timeline, reads)
     if why:
         return nothing(rail, timeline, why)
@@ -107,7 +122,7 @@ def attribute_window(
         noise_mw=_noise_mw(timeline, reads) if noise_mw is None else noise_mw,
     )
     found = estimate(problem, model)
-    answer = rows_from(rail, found, supply, Baseline(baseline_mw, baseline_half_width_mw), seed)
+    answer = rows_from(rail, found, supply, baseline, seed)
     facts = {
         "refresh_ns": local.line[1],
         "refresh_half_ns": clock.refresh_half_ns,
