@@ -15,7 +15,8 @@ import pytest
 from edgejoule.dataset.run_directory import read_defaults
 from edgejoule.dataset.tables.layer_table import layer_table
 from edgejoule.dataset.verify import verify_dataset
-from edgejoule.report.write import gather, write_report
+from edgejoule.report.everything import write_everything
+from edgejoule.report.write import gather
 
 MS = 1_000_000
 LAYER_NS = (400_000, 300_000)
@@ -280,7 +281,7 @@ def test_a_dataset_of_an_older_version_is_right_and_read(tmp_path, version):
     assert report.findings == ()
     assert [(run.status, run.findings) for run in report.runs] == [("complete", ())]
     assert read_defaults(dataset)["backend"] == "torch"
-    text = write_report(dataset, gather(dataset)).read_text(encoding="utf-8")
+    text = write_everything(dataset, gather(dataset), figures=False)[1].read_text(encoding="utf-8")
     assert "lenet" in text
     assert "0.8" in text  # the latency, ms
     assert "conv1" in text

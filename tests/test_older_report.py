@@ -4,7 +4,8 @@ import pytest
 
 from edgejoule.dataset.older.importing import import_folder
 from edgejoule.dataset.older.times import zone_of
-from edgejoule.report.write import gather, write_report
+from edgejoule.report.everything import write_everything
+from edgejoule.report.write import gather
 from tests.support_older import Recording
 
 
@@ -13,7 +14,7 @@ def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("reported")
     Recording().write(folder / "old")
     import_folder(folder / "old", folder / "ds", zone_of("UTC"))
-    path = write_report(folder / "ds", gather(folder / "ds"), folder)
+    path = write_everything(folder / "ds", gather(folder / "ds"), folder, figures=False)[1]
     return path.read_text(encoding="utf-8")
 
 

@@ -57,40 +57,18 @@ def write_everything(
     name = dataset.resolve().name
     alone = (dataset / "run.json").is_file()
     folder = output_dir or (Path() if alone else dataset)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"cannot make {folder} ({error.strerror})", "give -o DIR") from error
     say("writing the page")
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    written = [write_text(folder / "report.html", page_text(name, found, made))]
-    words = markdown.report(name, found.runs, found.damaged, found.unfinished)
-    written.append(write_text(folder / "report.md", words))
-    for file, write in (
-        ("report.json", lambda path: machine_files.write_report_json(path, name, found)),
-        ("summary.csv", lambda path: machine_files.write_summary_csv(path, found.overviews)),
-    ):
-        write(folder / file)
-        written.append(folder / file)
+    written = [folder / file for file in ("report.html", "report.md", "report.json", "summary.csv")]
+    page, words, document, summary = written
+    machine_files.write_whole(page, page_text(name, found, made).encode())
+    text = markdown.report(name, found.runs, found.damaged, found.unfinished)
+    machine_files.write_whole(words, text.encode())
+    machine_files.write_report_json(document, name, found)
+    machine_files.write_summary_csv(summary, found.overviews)
     if figures and found.runs:
         written += draw_figures(folder / "figures", found, say)
     return written
-
-
-def write_text(target: Path, text: str) -> Path:
-    """Write a text file whole or not at all and return its path.
-
-    Raises:
-        UsageError: It cannot be written.
-    """
-    temporary = target.with_name(f".{target.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(target)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UsageError(f"cannot write {target} ({error.strerror})", "give -o DIR") from error
-    return target
 
 
 def draw_figures(folder: Path, found: Gathered, say: Say) -> list[Path]:

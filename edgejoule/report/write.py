@@ -1,4 +1,4 @@
-"""Gather a dataset's runs and write its `report.md`, whole or not at all."""
+"""Gather a dataset's runs, as every output of a report needs them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgejoule.errors import MeasurementError, UsageError
-from edgejoule.report import markdown, tables
+from edgejoule.errors import MeasurementError
+from edgejoule.report import tables
 from edgejoule.report.overview import Overview, overview_of
 from edgejoule.report.text import printable
 
@@ -100,21 +100,3 @@ def _read(path: Path, series: bool) -> tuple[tables.RunTables, Overview] | str:
     except MeasurementError as error:
         return error.message
     return run, overview_of(run)
-
-
-def write_report(dataset: Path, found: Gathered, output_dir: Path | None = None) -> Path:
-    """Write `report.md` into the output directory (default: the dataset's) and return its path.
-
-    Raises:
-        UsageError: It cannot be written.
-    """
-    text = markdown.report(dataset.resolve().name, found.runs, found.damaged, found.unfinished)
-    target = (output_dir or dataset) / "report.md"
-    temporary = target.with_name(".report.md.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(target)
-    except OSError as error:
-        raise UsageError(f"cannot write {target} ({error.strerror})", "give -o DIR") from error
-    return target
