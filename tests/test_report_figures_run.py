@@ -165,7 +165,9 @@ def test_layers_by_energy(figures: dict[str, Figure]) -> None:
     assert labels[-1] == "gap (in no layer)"
     assert trace(figure, "dynamic")["x"] == [5, 2.5, 1.5, 1, 0.5]
     assert "Hatched" in figure.note
-    assert "(window regression, rail total)" in figure.layout["xaxis"]["title"]["text"]
+    assert figure.layout["xaxis"]["title"]["text"].endswith(
+        "<br>(window regression,<br>rail total)"
+    )
 
 
 def test_layers_without_any_figure_have_no_bar(tmp_path: Path) -> None:
@@ -187,7 +189,7 @@ def test_modules_add_up_whatever_noise_did(figures: dict[str, Figure]) -> None:
     assert len(set(one["ids"])) == len(one["ids"])
     # 8 + 4 (unmapped) + 3 (the group) + 1 (the gap), the -0.25 have no height.
     assert sum(one["values"]) == pytest.approx(16.0)
-    assert "1 came out below zero by noise" in figure.note
+    assert "Below zero by noise and so without a height of its own: 1." in figure.note
     assert any("gross 15.75 mJ" in text for text in one["hovertext"])
     assert "in no known module" in one["labels"]
 
@@ -251,7 +253,8 @@ def test_power_has_bands_with_gaps_and_few_phases(figures: dict[str, Figure]) ->
     assert max(value for value in band["y"] if value is not None) == pytest.approx(6.2, abs=0.01)
     assert band["legendgroup"] == line["legendgroup"]
     strip = figure.data[-1]
-    assert [text for text in strip["text"] if "profiled" in text] == ["profiled / harvest"]
+    assert strip["text"][3:5] == ["clean", "profiled"]
+    assert strip["hovertext"][4].startswith("<b>profiled / harvest</b><br>20 to 30 s")
     assert len(strip["text"]) == 7
     assert len(figure.layout["shapes"]) == 7
     assert "3 reads failed" in figure.note

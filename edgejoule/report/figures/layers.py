@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,8 +84,9 @@ def energy_figure(run: RunTables) -> Figure | None:
     data = [trace for trace in data if any(value is not None for value in trace["x"])]
     words = method_words(rollup)
     layout = _layout(run, bars, f"energy per inference, {unit.name}", hatch=True)
-    rail = plain(rollup.rail, 24)
-    layout["xaxis"]["title"]["text"] += f"<br>({words}, rail {rail})"
+    # Short lines: labels leave the plot, under which they are centred, little room on a phone.
+    below = [*textwrap.wrap(f"({words},", 20), f"rail {plain(rollup.rail, 18)})"]
+    layout["xaxis"]["title"]["text"] += "".join(f"<br>{line}" for line in below)
     return Figure(
         "layers-energy",
         f"Layers by energy ({words})",
@@ -92,7 +94,7 @@ def energy_figure(run: RunTables) -> Figure | None:
         run.marks,
         tuple(data),
         layout,
-        height(bars) + 16,
+        height(bars) + 30,
     )
 
 

@@ -19,7 +19,7 @@ from edgejoule.energy.rollup_amounts import Amount
 from edgejoule.report.figures.figure import Figure
 from edgejoule.report.figures.names import plain, wrapped
 from edgejoule.report.figures.parts import GAP, best_rollup, method_words
-from edgejoule.report.figures.style import ENERGY, NEUTRAL, PALETTE, counted, frame, unit_for
+from edgejoule.report.figures.style import ENERGY, NEUTRAL, PALETTE, counted, five, frame, unit_for
 from edgejoule.report.tables import RunTables
 from edgejoule.report.text import energy, ms, percent, power
 
@@ -77,13 +77,13 @@ def module_figure(run: RunTables) -> Figure | None:
         )
         return Figure("modules", title, f"Not drawn: {why}.", run.marks, (), layout, 120)
     shown = _largest(found)
-    data = _trace(found, shown, rollup)
+    height = min(900, 280 + 9 * len(shown))
+    data = _trace(found, shown, rollup, height)
     note = (
         "Gross energy per inference by module: each box is as high as what it and the modules in "
         "it take; a click opens it."
     )
     note += _remarks(found, shown, rollup)
-    height = min(900, 260 + 9 * len(shown))
     return Figure("modules", title, note, run.marks, (data,), _layout(run), height)
 
 
@@ -161,7 +161,7 @@ def _largest(found: Sequence[Box]) -> set[int]:
     return shown
 
 
-def _trace(found: Sequence[Box], shown: set[int], rollup: Rollup) -> dict[str, object]:
+def _trace(found: Sequence[Box], shown: set[int], rollup: Rollup, height: int) -> dict[str, object]:
     unit = unit_for((found[0].total,), ENERGY)
     ids, parents, labels, values, hover, colours = [], [], [], [], [], []
     branch: dict[int, str] = {}
@@ -201,7 +201,8 @@ def _trace(found: Sequence[Box], shown: set[int], rollup: Rollup) -> dict[str, o
         "textfont": {"size": 11},
         "hoverinfo": "text",
         "hovertext": hover,
-        "domain": {"x": [0, 1], "y": [0, 1]},
+        # Above it stands the path to what was opened.
+        "domain": {"x": [0, 1], "y": [0, five(1 - 22 / (height - 50))]},
     }
 
 
@@ -290,7 +291,7 @@ def _remarks(found: Sequence[Box], shown: set[int], rollup: Rollup) -> str:
     said = ""
     negative = sum(box.below_zero for box in found)
     if negative:
-        said += f" {negative} came out below zero by noise and have no height of their own."
+        said += f" Below zero by noise and so without a height of its own: {negative}."
     flat = sum(place not in shown and box.total > 0 for place, box in enumerate(found))
     if flat:
         said += f" The {flat} smallest are in the boxes around them."

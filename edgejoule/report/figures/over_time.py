@@ -14,6 +14,7 @@ from edgejoule.report.figures.style import (
     MEMORY,
     PALETTE,
     POWER,
+    Unit,
     axis,
     faded,
     five,
@@ -59,7 +60,7 @@ def power_figure(run: RunTables) -> Figure | None:
     data: list[dict[str, Any]] = []
     colours = rail_colours([one.rail for _, one in reduced])
     for name, one in reduced:
-        data += _rail(one, name, colours[one.rail], unit.size)
+        data += _rail(one, name, colours[one.rail], unit)
     words = "mean with the band from the least to the greatest reading"
     note = f"Power of each rail over the run: {words} of each stretch; phases are shaded. "
     note += "A click on a rail's name shows or hides it."
@@ -127,8 +128,8 @@ def rails_to_draw(power: Sequence[RailSeries]) -> list[tuple[str, RailSeries]]:
     return [*others, (" = ".join([TOTAL, *(one.rail for one in same)]), total)]
 
 
-def _rail(one: RailSeries, shown: str, colour: str, size: float) -> list[dict[str, Any]]:
-    name = plain(shown, 30)
+def _rail(one: RailSeries, shown: str, colour: str, unit: Unit) -> list[dict[str, Any]]:
+    name, size = plain(shown, 30), unit.size
     is_total = one.rail == TOTAL
     shared = {"type": "scatter", "mode": "lines", "legendgroup": f"rail {name}"}
     x, y = band_outline(one.t_s, one.low_w / size, one.high_w / size)
@@ -153,7 +154,7 @@ def _rail(one: RailSeries, shown: str, colour: str, size: float) -> list[dict[st
             "y": fives(one.mean_w / size),
             "line": {"width": 2 if is_total else 1.4, "color": colour},
             "connectgaps": False,
-            "hovertemplate": "%{y:.4g}<extra>%{fullData.name}</extra>",
+            "hovertemplate": f"%{{y:.4g}} {unit.name}<extra>%{{fullData.name}}</extra>",
         },
     ]
 

@@ -80,6 +80,11 @@ class Band:
         return " / ".join(dict.fromkeys(_WORDS.get(one, one) for one in named))
 
     @property
+    def word(self) -> str:
+        """What it is called where there is little room, not escaped."""
+        return _WORDS.get(self.phase, self.phase)
+
+    @property
     def colour(self) -> str:
         """Its colour."""
         return _COLOURS.get(self.phase, _OTHER)
@@ -151,7 +156,7 @@ def strip(found: Sequence[Band], axis: str) -> dict[str, Any]:
         "y": [0] * len(found),
         "width": 1,
         "marker": {"color": [band.colour for band in found], "line": {"width": 0}},
-        "text": [plain(band.name) for band in found],
+        "text": [plain(band.word) for band in found],
         "textposition": "inside",
         "insidetextanchor": "middle",
         "textangle": 0,

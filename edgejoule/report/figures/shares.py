@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from edgejoule.report.figures.figure import Figure
@@ -26,6 +27,7 @@ MOST_POINTS = 300
 LABELLED = 5
 TIME, GROSS, DYNAMIC = PALETTE[4], PALETTE[0], PALETTE[1]
 _LABEL = 20
+_LABEL_WIDE = 0.45  # of the plot's width on a phone
 
 
 def operation_figure(run: RunTables) -> Figure | None:
@@ -126,53 +128,66 @@ def share_figure(run: RunTables) -> Figure | None:
     )
 
 
-def placed_labels(parts: Sequence[Share], most: float) -> list[Share]:
-    """Return the farthest layers that have room for a name.
+@dataclass(frozen=True)
+class Label:
+    """A name in the figure.
+
+    Attributes:
+        share: Of what.
+        up: It stands up and left of its point, else down and right: both off the diagonal, along
+            which points crowd.
+    """
+
+    share: Share
+    up: bool
+
+
+def placed_labels(parts: Sequence[Share], most: float) -> list[Label]:
+    """Return the farthest layers that have room for a name, also on a phone.
 
     Args:
         parts: Shares with time and energy.
         most: The greatest share, the length of an axis.
     """
-    placed: list[Share] = []
-    for one in most_distant(parts, 3 * LABELLED):
+    spots = [((one.time or 0.0) / most, (one.gross or 0.0) / most) for one in parts]
+    taken: list[tuple[float, float]] = []
+    placed: list[Label] = []
+    for one in most_distant(parts, 4 * LABELLED):
         x, y = (one.time or 0.0) / most, (one.gross or 0.0) / most
-        near = any(
-            abs(x - (other.time or 0.0) / most) < 0.45
-            and abs(y - (other.gross or 0.0) / most) < 0.09
-            for other in placed
-        )
-        if not near:
-            placed.append(one)
+        for up in (True, False):
+            if not (x >= _LABEL_WIDE - 0.05 if up else x <= 1.1 - _LABEL_WIDE):
+                continue
+            middle = (x - _LABEL_WIDE / 2, y + 0.05) if up else (x + _LABEL_WIDE / 2, y - 0.05)
+            if any(_meet(middle, other, _LABEL_WIDE) for other in taken):
+                continue
+            if any(_meet(middle, spot, _LABEL_WIDE / 2) for spot in spots if spot != (x, y)):
+                continue
+            placed.append(Label(one, up))
+            taken.append(middle)
+            break
         if len(placed) == LABELLED:
             break
     return placed
 
 
-def up_left(one: Share, most: float) -> bool:
-    """Return whether a name stands up and left of its point, else down and right.
-
-    Both are off the diagonal, along which points crowd; one of them is within the figure.
-    """
-    return (one.time or 0.0) > 0.45 * most
+def _meet(one: tuple[float, float], other: tuple[float, float], wide: float) -> bool:
+    return abs(one[0] - other[0]) < wide and abs(one[1] - other[1]) < 0.06
 
 
 def _labels(parts: Sequence[Share], most: float) -> list[dict[str, Any]]:
-    found = []
-    for one in placed_labels(parts, most):
-        up = up_left(one, most)
-        found.append(
-            {
-                "x": five(100 * (one.time or 0.0)),
-                "y": five(100 * (one.gross or 0.0)),
-                "text": plain(one.name, _LABEL),
-                "font": {"size": 11},
-                "showarrow": False,
-                "xanchor": "right" if up else "left",
-                "yanchor": "bottom" if up else "top",
-                "yshift": 3 if up else -3,
-            }
-        )
-    return found
+    return [
+        {
+            "x": five(100 * (label.share.time or 0.0)),
+            "y": five(100 * (label.share.gross or 0.0)),
+            "text": plain(label.share.name, _LABEL),
+            "font": {"size": 11},
+            "showarrow": False,
+            "xanchor": "right" if label.up else "left",
+            "yanchor": "bottom" if label.up else "top",
+            "yshift": 3 if label.up else -3,
+        }
+        for label in placed_labels(parts, most)
+    ]
 
 
 def _bars(rows: Sequence[Share], field: str, name: str, colour: str) -> dict[str, Any]:

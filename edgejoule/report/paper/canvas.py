@@ -131,7 +131,8 @@ def save(fig: Any, folder: Path, key: str) -> list[Path]:
         target = folder / f"{key}.{kind}"
         temporary = folder / f".{key}.{kind}.tmp"
         try:
-            fig.savefig(temporary, format=kind, dpi=DPI, metadata=metadata)
+            more = {"pil_kwargs": {"compress_level": 3}} if kind == "png" else {}  # half the time
+            fig.savefig(temporary, format=kind, dpi=DPI, metadata=metadata, **more)
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
@@ -167,6 +168,10 @@ def _renderer(fig: Any) -> Any:
 
 
 def _room(axes: Any, renderer: Any, dpi: float) -> tuple[float, float]:
-    """Return what stands left of and below the axes, inches."""
-    box, outer = axes.get_window_extent(renderer), axes.get_tightbbox(renderer)
-    return max(0.0, (box.x0 - outer.x0) / dpi), max(0.0, (box.y0 - outer.y0) / dpi)
+    """Return what the labels take left of and below the axes, inches."""
+    box = axes.get_window_extent(renderer)
+    left, below = axes.yaxis.get_tightbbox(renderer), axes.xaxis.get_tightbbox(renderer)
+    return (
+        0.0 if left is None else max(0.0, (box.x0 - left.x0) / dpi),
+        0.0 if below is None else max(0.0, (box.y0 - below.y0) / dpi),
+    )

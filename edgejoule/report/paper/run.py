@@ -18,7 +18,7 @@ from edgejoule.report.figures.parts import (
     time_bars,
 )
 from edgejoule.report.figures.shares import TIME as TIME_COLOUR
-from edgejoule.report.figures.shares import placed_labels, up_left
+from edgejoule.report.figures.shares import placed_labels
 from edgejoule.report.figures.style import ENERGY, NEUTRAL, PALETTE, POWER, TIME, Unit, unit_for
 from edgejoule.report.paper.canvas import FONT_PT, SMALL_PT, figure, grid, name, place
 from edgejoule.report.tables import TOTAL, RunTables
@@ -170,8 +170,8 @@ def shares_figure(run: RunTables) -> Any:
             s=12, facecolors="white" if hollow else GROSS, edgecolors=GROSS, linewidths=0.8,
             zorder=3,
         )  # fmt: skip
-    for one in placed_labels(parts, most):
-        up = up_left(one, most)
+    for label in placed_labels(parts, most):
+        one, up = label.share, label.up
         axes.annotate(
             name(one.name, 20),
             (100 * (one.time or 0.0), 100 * (one.gross or 0.0)),
@@ -265,7 +265,7 @@ def _shade(axes: Any, run: RunTables) -> None:
     top = axes.get_ylim()[1]
     for band in found:
         axes.axvspan(band.start_s, band.end_s, color=band.colour, alpha=0.13, linewidth=0)
-        text = name(band.name, 24)
+        text = name(band.word, 24)
         # A letter of this size is about 0.013 of the column wide.
         if len(text) * 0.0165 * whole < band.seconds:
             axes.text(
