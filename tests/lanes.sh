@@ -46,7 +46,10 @@ install() {
   apt install -y -qq --no-install-recommends $2
 }
 
-# lane NUMBER NAME "commands" "packages" [a script that fetches more]
+# The page's driver is in a group of its own: what the other lanes need stays as small as it is.
+browser_environment() { (edgejoule_environment .venv any --group browser); }
+
+# lane NUMBER NAME "commands" "packages" [a command that fetches more]
 lane() {
   local begin="${SECONDS}"
   printf '\n--- lane %s (%s)\n' "$1" "$2"
@@ -101,7 +104,7 @@ for name in ${wanted}; do
       lane 4 container "buildah podman runc mmdebstrap" \
         "buildah podman runc uidmap netavark aardvark-dns mmdebstrap debian-archive-keyring"
       ;;
-    browser) printf 'lane 5 (browser): no tests yet\n' ;;
+    browser) lane 5 browser chromium chromium browser_environment ;;
     gpu) printf 'lane 6 (gpu): needs an NVIDIA GPU; run it there: ./run_tests.sh -m gpu\n' ;;
     jetson) jetson_lane ;;
     contracts) lane 8 contracts gcc "gcc libc6-dev" tests/contracts/prepare.sh ;;

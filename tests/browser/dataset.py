@@ -123,6 +123,7 @@ def summary(scale: float = 1.0) -> dict[str, Any]:
             "peak_mib": 512.0 * scale,
             "limit": {"limit_mib": 4096, "kind": "watched", "how": "by looking"},
         },
+        "phase_energies": {"clean": {"total": {"energy_mj": 5e3, "mean_mw": 5e3, "seconds": 1.0}}},
         "roofline": {"peak_gflops": 1.0, "peak_gbs": 0.1, "dtype": "float32", "how": "torch"},
         "sampler": {
             "reads": 800,

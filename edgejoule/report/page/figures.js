@@ -87,8 +87,9 @@ function narrowed(one) {
 
 // A phone has room for some fifteen characters beside the bars.
 function shortened(text, most = 15) {
-  const named = { amp: "&", lt: "<", gt: ">", quot: '"', "#x27": "'", "#39": "'" };
-  const plain = String(text).replace(/&(amp|lt|gt|quot|#x27|#39);/g, (_, name) => named[name]);
+  const named = { amp: "&", lt: "<", gt: ">", quot: '"' };
+  const plain = String(text).replace(/&(?:(amp|lt|gt|quot)|#(\d+)|#x([0-9a-f]+));/gi, (_, name, decimal, hex) =>
+    name ? named[name.toLowerCase()] : String.fromCodePoint(decimal ? Number(decimal) : parseInt(hex, 16)));
   const signs = [...plain];
   if (signs.length <= most) return text;
   const tail = Math.floor((most - 1) / 2);

@@ -69,7 +69,7 @@ def _columns(
     by = f"by {method} on {printable(rollup.rail)}" if rollup is not None else ""
     return [
         ("#", "number", "Place in the engine", lambda one: one.row.index),
-        ("layer", "text", "The runtime's name", lambda one: printable(one.row.name)),
+        ("layer", "text", "The runtime's name", lambda one: printable(one.row.name) or "(no name)"),
         ("operation", "text", "In the words that all runtimes share", _operation),
         ("module", "text", "In the user's model", lambda one: printable(one.row.module)),
         (

@@ -79,6 +79,11 @@ class Part:
         """Whether it has nothing to show."""
         return not (self.figures or self.texts or self.tables or self.layers)
 
+    @property
+    def said(self) -> str:
+        """What to say of what is not there, empty where everything is."""
+        return self.empty if self.bare or (self.key == "layers" and not self.layers) else ""
+
 
 @dataclass(frozen=True)
 class RunPage:

@@ -39,6 +39,8 @@ def _rounded(value: float, digits: int) -> float | int | None:
     if not math.isfinite(value):
         return None
     short = float(f"{value:.{digits}g}")
+    if not math.isfinite(short):  # the greatest numbers there are, rounded up
+        return value
     return int(short) if short.is_integer() and abs(short) < 1e15 else short
 
 
