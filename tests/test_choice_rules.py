@@ -236,6 +236,12 @@ def test_the_nearest_where_none_meets_the_limits() -> None:
         ("latency", "c", 10, True),
         ("throughput", "c", 200, False),
     ]
+    late = run("late", **{**AT_30, "missed_deadlines": 9})
+    choice = choose([late, run("never")], Limits(rate_hz=30))
+    assert [(m.kind, m.run, m.value) for m in choice.misses] == [
+        ("throughput", "never", 125),
+        ("missed", "late", 0.01),
+    ]
     choice = choose(runs, Limits(33, power_w=10))
     assert [(m.kind, m.run, m.value, m.met) for m in choice.misses] == [
         ("latency", "b", 36, False),

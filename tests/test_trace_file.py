@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from edgejoule.cli import report_trace
@@ -455,6 +455,7 @@ KEYS = (
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
+@example({"board_id": {"": None}, "power_mode": {"a": {}}}, {"layers": 3}, [2**70])
 @given(
     st.dictionaries(st.sampled_from(KEYS), JSON, max_size=4),
     st.dictionaries(st.sampled_from(("layers", "backend")), JSON),

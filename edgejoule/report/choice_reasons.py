@@ -57,7 +57,7 @@ def reasons(case: Case, limits: Limits) -> tuple[Reason, ...]:
         *(
             reason
             for kind, limit, value_of in measured(limits)
-            if kind != "throughput"
+            if kind not in {"throughput", "missed"}  # which `_rate` tells
             for reason in _beyond(case, kind, limit, value_of(case), limits)
         ),
         *_energy(case, limits),
@@ -78,6 +78,7 @@ def measured(limits: Limits) -> list[tuple[str, float, Callable[[Case], float | 
         ("memory", limits.memory_mib, lambda case: case.candidate.overview.memory_mib),
         ("error", limits.max_error, lambda case: case.candidate.overview.relative_error),
         ("throughput", limits.rate_hz, lambda case: case.candidate.overview.throughput_hz),
+        ("missed", limits.missed if limits.rate_hz else None, lambda case: _lost(case, limits)),
     ]
     return [(kind, limit, value) for kind, limit, value in offered if limit is not None]
 
@@ -175,15 +176,20 @@ def _rate(case: Case, limits: Limits) -> Iterator[Reason]:
 
 
 def _missed(case: Case, limits: Limits) -> Iterator[Reason]:
-    late, frames = case.candidate.overview.missed_deadlines, case.candidate.frames
-    if late is None or not frames:
+    share = _lost(case, limits)
+    if share is None:
         yield Reason("missed", "how many deadlines it missed is not known")
-        return
-    lost = late + case.candidate.dropped
-    share = lost / frames
-    if share > limits.missed:
-        text = f"{100 * share:.3g} % of {frames} frames were late or dropped"
+    elif share > limits.missed:
+        text = f"{100 * share:.3g} % of {case.candidate.frames} frames were late or dropped"
         yield Reason("missed", f"{text}, more than {100 * limits.missed:g} %", share, limits.missed)
+
+
+def _lost(case: Case, limits: Limits) -> float | None:
+    """Return the share of late or dropped frames at the asked rate, if it was measured."""
+    late, frames = case.candidate.overview.missed_deadlines, case.candidate.frames
+    if late is None or not frames or not _at_rate(case.candidate, limits.rate_hz or 0.0):
+        return None
+    return (late + case.candidate.dropped) / frames
 
 
 def _beyond(
@@ -209,6 +215,7 @@ def told(kind: str, limits: Limits) -> tuple[str, str]:
         "memory": ("memory", " MiB"),
         "error": ("mean relative error against float32", ""),
         "throughput": ("throughput", "/s"),
+        "missed": ("late or dropped frames", " of all"),
     }[kind]
 
 

@@ -67,8 +67,10 @@ def _by_layer(best: Rollup, run: RunTables) -> dict[int, dict[str, object]]:
             told["systematic_mj"] = amount.systematic_mj
             told["resolved"] = _resolved(piece.resolved, amount.gross_mj)
         else:
-            others = ", ".join(map(str, piece.layers))
-            told["resolved"] = f"not resolved: known only together, layers {others}"
+            told["resolved"] = "not resolved"
+            if len(piece.layers) > 1:
+                others = ", ".join(map(str, piece.layers))
+                told["resolved"] = f"not resolved: known only together, layers {others}"
             told["group_gross_mj"] = amount.gross_mj
             told["group_gross_half_mj"] = amount.gross_half_mj
             told["group_dynamic_mj"] = amount.dynamic_mj

@@ -215,6 +215,8 @@ class Sequence:
             one.name_iid = self._iid("debug_annotation_names", printable(name, LONGEST_NAME))
             if isinstance(value, Mapping):
                 self._annotate(one.dict_entries, value)
+                if not one.dict_entries:
+                    del holder[-1]
             elif isinstance(value, bool):
                 one.bool_value = value
             elif isinstance(value, int) and -_INT64 <= value < _INT64:
