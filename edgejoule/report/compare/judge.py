@@ -94,15 +94,21 @@ def changes_of(first: Sample, second: Sample, *, apart: bool) -> Changes:
     Args:
         first: A.
         second: B.
-        apart: Tell what the layers have in common from what each does on its own: for layers of one
-            configuration. Not done below five layers.
+        apart: Tell what the layers have in common from what each does on its own: for layers of
+            one configuration. Below five layers it cannot be done: their totals are judged, and
+            with one run on each side nothing is.
     """
     scope = scope_of(first.build, second.build)
-    apart = apart and first.value.shape[1] >= FEWEST
+    enough = first.value.shape[1] >= FEWEST
     first, second = _samples(first, second)
     runs = len(first.value), len(second.value)
     spare = runs[0] + runs[1] - 2
     total = second.value.mean(axis=0) - first.value.mean(axis=0)
+    if apart and not enough and not spare:
+        # Nothing tells what a fresh process alone would change.
+        unknown = np.full(len(total), np.nan)
+        return Changes(total, total, unknown, unknown, unknown, scope)
+    apart = apart and enough
     offsets = _offsets(first, second) if apart and spare else None
     if spare:
         variance, free = _between(first, second, offsets)
@@ -124,10 +130,9 @@ def changes_of(first: Sample, second: Sample, *, apart: bool) -> Changes:
     return Changes(
         total,
         total - common.change,
-        *(
-            _spread(values, known)
-            for values in (found.variance, found.freedom, found.p_value)
-        ),
+        _spread(found.variance, known),
+        _spread(found.freedom, known),
+        _spread(found.p_value, known),
         scope,
         common,
     )
