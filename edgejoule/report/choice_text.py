@@ -168,7 +168,7 @@ def _battery(case: Case, limits: Limits) -> Iterator[str]:
     if case.battery is None:
         return
     yield f"  {limits.battery_wh:g} Wh last {_hours(case.battery)}"
-    excludes = case.candidate.excludes or "is not known"
+    excludes = case.candidate.excludes or "nobody noted what"
     yield f"    what the total leaves out is not in it: {printable(excludes)}"
     yield "    nor is what the battery and its converter lose: that was not measured"
 
