@@ -406,3 +406,22 @@ def test_printed_it_is_whole(window: Window, found: Gathered, tmp_path: Path) ->
     assert target.read_bytes().startswith(b"%PDF")
     drawn: Locator = page.locator(".view.shown .plot:not(.drawn)")
     assert drawn.count() == 0
+
+
+def test_the_check_sees_what_it_looks_for(window: Window, found: Gathered) -> None:
+    page = window.open(f"#run={index_of(found, 'alexnet--float16')}")
+    window.draw_all()
+    assert page.evaluate(GEOMETRY) == []
+    page.evaluate(
+        """() => {
+          const shown = document.querySelector(".view.shown");
+          document.querySelector("h1").style.cssText = "width: 30px; white-space: nowrap";
+          shown.querySelectorAll(".part")[1].style.marginTop = "-300px";
+          const label = shown.querySelector(".plot .ytick text");
+          label.setAttribute("transform", "translate(-9000, 0)");
+        }"""
+    )
+    said = page.evaluate(GEOMETRY)
+    assert any(text.startswith("cut: h1") for text in said)
+    assert any(text.startswith("overlap: section") for text in said)
+    assert any(text.startswith("out of the figure") for text in said)
