@@ -32,7 +32,7 @@ step() {
   printf '%s: %d s\n' "${name}" "$((SECONDS - begin))"
 }
 
-lane1="not real_driver and not real_servers and not container and not contracts and not gpu and not jetson"
+lane1="not real_driver and not real_servers and not container and not contracts and not browser and not gpu and not jetson"
 output="$(mktemp)"
 summaries="$(mktemp)"
 trap 'rm -f -- "${output}" "${summaries}"' EXIT
