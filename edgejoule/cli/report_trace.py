@@ -100,7 +100,7 @@ def _trace(arguments: argparse.Namespace) -> None:
             selection,
             around=arguments.around,
             overwrite=arguments.overwrite,
-            progress=lambda what, done, total: progress.update(what, done, total),
+            progress=progress.update,
         )
     print(printable(written.path))
     if not arguments.quiet:
