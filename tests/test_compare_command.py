@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ import numpy as np
 import pytest
 
 from edgejoule.cli.report_compare import main
+from edgejoule.report.compare.comparing import compare
+from edgejoule.report.compare.loading import load_side
+from edgejoule.report.compare.result import Judged
+from edgejoule.report.compare.words import failures
 from tests.support_compare import LEVELS, durations, write_repeats, write_run
 
 
@@ -260,3 +265,97 @@ def test_wrong_words_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
     capsys.readouterr()
     path = write_run(tmp_path, "net", durations(0))
     assert run(capsys, path, path, "--markdown", tmp_path / "no" / "x.md")[0] == 2
+
+
+def test_a_check_fails_where_what_it_watches_could_not_be_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = write_run(tmp_path, "one", durations(0))
+    second = write_run(tmp_path, "two", durations(0), power_mw=None)
+    assert run(capsys, first, second)[0] == 0
+    status, _, err = run(capsys, first, second, "--fail-over", "5%")
+    assert status == 1
+    assert "could not be compared: two: energy (B has no figure told from zero)" in err
+    assert run(capsys, first, second, "--fail-over", "5%", "--fail-on", "latency")[0] == 0
+    # What A never had is nothing that could get worse.
+    assert run(capsys, second, first, "--fail-over", "5%")[0] == 0
+    third = write_run(tmp_path, "three", durations(0), layers=False)
+    words = ("--fail-over", "5%", "--fail-on", "layers")
+    assert run(capsys, first, third, *words)[0] == 1
+    assert run(capsys, third, first, *words)[0] == 0
+    # Worse weighs more than not compared.
+    slow = write_run(tmp_path, "slow", durations(0) * 2, power_mw=None)
+    assert run(capsys, first, slow, "--fail-over", "5%")[0] == 5
+
+
+def test_figures_that_are_not_told_from_zero_in_every_run_are_not_compared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The runs that are told are those where it came out large.
+    first = write_repeats(tmp_path / "a", range(3))
+    second = write_repeats(tmp_path / "b", range(10, 13))
+    path = second / "net-r2" / "run.json"
+    plain = json.loads(path.read_text())
+    clean = plain["summary"]["energy"]["rails"]["total"]["clean"]
+    clean["dynamic_statistical_mj"] = 2 * clean["dynamic_mj"]
+    path.write_text(json.dumps(plain))
+    (pair,) = as_json(capsys, first, second)["pairs"]
+    found = {one["quantity"]: one for one in pair["figures"]}
+    assert found["dynamic"]["why"] == "B: not told from zero in every run"
+    assert found["gross"]["verdict"] == "no difference shown"
+    del plain["summary"]["energy"]
+    path.write_text(json.dumps(plain))
+    (pair,) = as_json(capsys, first, second)["pairs"]
+    assert "B: 1 of its runs have no gross energy" in pair["notes"]
+
+
+def test_runs_pair_with_those_of_their_own_board_and_mode(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = tmp_path / "a", tmp_path / "b"
+    for place, mode in enumerate(("MAXN", "15W")):
+        for folder in (a, b) if mode == "15W" else (a,):
+            write_run(folder, f"net-{mode}", durations(place), run={"power_mode": mode})
+    write_run(a, "elsewhere", durations(3), run={"board_id": "board two", "power_mode": "15W"})
+    found = as_json(capsys, a, b)
+    (pair,) = found["pairs"]
+    assert pair["a"]["runs"][0]["name"] == pair["b"]["runs"][0]["name"] == "net-15W"
+    assert pair["knobs"] == []
+    alone = [group["runs"][0]["name"] for group in found["a"]["alone"]]
+    assert alone == ["elsewhere", "net-MAXN"]
+
+
+def test_what_a_layer_shows_is_what_its_p_value_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = write_repeats(tmp_path / "a", range(3))
+    second = write_repeats(tmp_path / "b", range(10, 13), {1: 1.04, 4: 1.02, 7: 1.1})
+    (pair,) = as_json(capsys, first, second)["pairs"]
+    for layer in pair["layers"]:
+        one = layer["time"]
+        assert (one["p_adjusted"] <= 0.05) == (one["low"] > 0 or one["high"] < 0)
+
+
+def test_a_check_over_many_families_asks_for_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def judged(p_adjusted: float) -> Judged:
+        return Judged("time", 1.0, 1.1, "ms", 0.1, 0.1, 0.01, 0.2, p_adjusted, "worse")
+
+    first = write_run(tmp_path / "a", "net", durations(0))
+    found = compare(load_side(first), load_side(first))
+    (result,) = found.results
+    layer = replace(result.layers[0], time=judged(0.02))
+    for pairs, failed in ((1, 1), (2, 0)):
+        # Figures, and of each pair times and energies: 3 families with one pair, 5 with two.
+        layer = replace(layer, time=judged(0.016 if pairs == 1 else 0.011))
+        results = (replace(result, layers=(layer, *result.layers[1:])), *found.results[: pairs - 1])
+        many = replace(found, results=results)
+        assert len(failures(many, 0.05, ("layers",))) == failed
+
+
+def test_fail_on_alone_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_run(tmp_path, "net", durations(0))
+    status, _, err = run(capsys, path, path, "--fail-on", "layers")
+    assert status == 2
+    assert "--fail-over" in err

@@ -36,12 +36,11 @@ def build_parser() -> argparse.ArgumentParser:
         type=percentage,
         metavar="P%",
         help="exit with 5 if anything is shown worse by more than this, and with 1 if a run of A "
-        "has no partner in B",
+        "has no partner in B or what --fail-on names could not be compared",
     )
     parser.add_argument(
         "--fail-on",
         type=_kinds,
-        default=("latency", "energy"),
         metavar="LIST",
         help="what --fail-over looks at, of latency,energy,power,layers (default: latency,energy)",
     )

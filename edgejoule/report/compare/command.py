@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -15,8 +16,10 @@ from edgejoule.report.compare.loading import Loaded, load_side
 from edgejoule.report.compare.machine import as_object
 from edgejoule.report.compare.result import Comparison
 from edgejoule.report.compare.text import markdown_text, terminal_text
-from edgejoule.report.compare.words import failures, group_text, percent
+from edgejoule.report.compare.words import failures, group_text, percent, unwatched
 from edgejoule.report.text import printable
+
+FAIL_ON = ("latency", "energy")
 
 
 def run(arguments: Namespace) -> int:
@@ -26,13 +29,16 @@ def run(arguments: Namespace) -> int:
         UsageError: Something was asked for that cannot be, or inputs or machines are not equal.
         MeasurementError: A run is broken, not complete or not there.
     """
+    over, fail_on = arguments.fail_over, arguments.fail_on or FAIL_ON
+    if over is None and arguments.fail_on is not None:
+        raise UsageError("--fail-on says what --fail-over looks at", "give --fail-over, too")
     first = load_side(arguments.a)
     same = arguments.a.resolve() == arguments.b.resolve()
     second = Loaded(arguments.b, first.single, first.runs, first.broken) if same else None
     second = second or load_side(arguments.b)
     found = compare(first, second, least=arguments.least, force=arguments.force)
-    over = arguments.fail_over
-    failed = [] if over is None else failures(found, over, arguments.fail_on)
+    failed = [] if over is None else failures(found, over, fail_on)
+    lacking = [] if over is None else unwatched(found, fail_on)
     if arguments.markdown is not None:
         _write(arguments.markdown, markdown_text(found))
     if arguments.json:
@@ -42,11 +48,11 @@ def run(arguments: Namespace) -> int:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
         text = terminal_text(found, width=width, every=arguments.all)
         print(text, end="")
-    return _exit_code(found, failed, over)
+    return _exit_code(found, failed, lacking, over)
 
 
-def _exit_code(found: Comparison, failed: list[str], over: float | None) -> int:
-    """Return 5 for a regression, 1 for what is broken or, in a check, missing in B, else 0."""
+def _exit_code(found: Comparison, failed: list[str], lacking: list[str], over: float | None) -> int:
+    """Return 5 for a regression, 1 for what is broken or, in a check, not compared, else 0."""
     if failed:
         more = f", and {len(failed) - 1} more" if len(failed) > 1 else ""
         bound = percent(over).lstrip("+")
@@ -61,6 +67,10 @@ def _exit_code(found: Comparison, failed: list[str], over: float | None) -> int:
         text = f"error: B has no run to hold against {group_text(found.alone[0][0])} of A"
         print(printable(text), file=sys.stderr)
         return EXIT_WRONG
+    if lacking:
+        more = f", and {len(lacking) - 1} more" if len(lacking) > 1 else ""
+        print(printable(f"error: could not be compared: {lacking[0]}{more}"), file=sys.stderr)
+        return EXIT_WRONG
     return EXIT_DONE
 
 
@@ -70,6 +80,8 @@ def _write(target: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(target)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise UsageError(
             f"cannot write {target} ({error.strerror})", "name another file after --markdown"
         ) from error

@@ -44,15 +44,30 @@ def draft_of(pair: Pair) -> Draft:
     notes = _notes(pair)
     figures, absent = [], []
     rails = {run.rail for run in (*pair.first.runs, *pair.second.runs) if run.rail is not None}
-    for quantity, (_, unit) in QUANTITIES.items():
+    for quantity, (called, unit) in QUANTITIES.items():
         if quantity != "latency" and len(rails) > 1:
             absent.append(missing(quantity, unit, f"rails differ: {', '.join(sorted(rails))}"))
             continue
-        sides = [_figures(group, quantity) for group in (pair.first, pair.second)]
+        groups = (pair.first, pair.second)
+        untold = [
+            name
+            for name, group in zip("AB", groups, strict=True)
+            if any(quantity in run.untold for run in group.runs)
+        ]
+        sides = [_figures(group, quantity) for group in groups]
+        if untold and all(sides):
+            # Those that are told are the larger ones: their mean alone would be too large.
+            where = " and ".join(untold)
+            absent.append(missing(quantity, unit, f"{where}: not told from zero in every run"))
+            continue
         if not all(sides):
             where = " and ".join(name for name, side in zip("AB", sides, strict=True) if not side)
             absent.append(missing(quantity, unit, f"{where} has no figure told from zero"))
             continue
+        for name, group, side in zip("AB", groups, sides, strict=True):
+            if len(side) < len(group.runs):
+                count = len(group.runs) - len(side)
+                notes.append(f"{name}: {count} of its runs have no {called}")
         one, other = (_sample([(run, {0: figure}) for run, figure in side], [0]) for side in sides)
         changes = changes_of(one, other, apart=False)
         figures.append((quantity, unit, mean_of(one, 0), mean_of(other, 0), changes))

@@ -62,7 +62,8 @@ class Changes:
 
     Attributes:
         total: B less A.
-        own: What is judged: the total, less the common change where that is told apart.
+        own: What is judged: the total, less what the other layers have in common where that is
+            told apart.
         variance: Of `own`; NaN: not known, and then nothing is shown.
         freedom: Student's.
         p_value: Of no change.
@@ -129,7 +130,7 @@ def changes_of(first: Sample, second: Sample, *, apart: bool) -> Changes:
     common = _common(first, second, offsets, shift, found)
     return Changes(
         total,
-        total - common.change,
+        _spread(found.own, known),
         _spread(found.variance, known),
         _spread(found.freedom, known),
         _spread(found.p_value, known),

@@ -29,6 +29,7 @@ QUANTITIES = {
 }
 """Quantity of a run -> how it is called, and its unit; all per inference of the clean pass."""
 
+_MJ = ("gross", "dynamic")
 NEVER_COMPARED = "interval"  # gives every layer the network's mean power
 
 
@@ -62,6 +63,7 @@ class MeasuredRun:
         rail: Whose energy it is, None without any.
         blocks: Usual times of its layers, None without any.
         energies: Method -> layer -> gross mJ per profiled inference, of the layers resolved.
+        untold: Quantities that were measured and are not told from zero: `figures` lacks them.
         missing: Sentences about what a comparison lacks.
     """
 
@@ -70,6 +72,7 @@ class MeasuredRun:
     rail: str | None = None
     blocks: Blocks | None = None
     energies: Mapping[str, Mapping[int, Figure]] = field(default_factory=dict)
+    untold: frozenset[str] = frozenset()
     missing: tuple[str, ...] = ()
 
     @property
@@ -132,8 +135,12 @@ def measured(tables: RunTables) -> MeasuredRun:
         figures["latency"] = latency
     rails = part(tables.summary, "energy", "rails")
     rail = _rail(tables, [name for name in rails if part(rails, name, "clean")])
+    untold: frozenset[str] = frozenset()
     if rail is not None:
-        figures.update(_energies(part(rails, rail, "clean"), _mean_variance(tables)))
+        clean = part(rails, rail, "clean")
+        figures.update(_energies(clean, _mean_variance(tables)))
+        measured_here = {name for name in _MJ if number(clean, f"{name}_mj") is not None}
+        untold = frozenset(measured_here - set(figures))
     blocks = None
     if tables.layers:
         from edgejoule.report.compare.usual import load_blocks
@@ -142,7 +149,8 @@ def measured(tables: RunTables) -> MeasuredRun:
             blocks = load_blocks(tables.path)
         except (OSError, ValueError, KeyError, TypeError) as error:
             missing.append(" ".join(str(error).split())[:200])
-    return MeasuredRun(tables, figures, rail, blocks, _of_layers(tables), tuple(missing))
+    energies = _of_layers(tables)
+    return MeasuredRun(tables, figures, rail, blocks, energies, untold, tuple(missing))
 
 
 def _latency(tables: RunTables, missing: list[str]) -> Figure | None:
@@ -187,7 +195,7 @@ def _mean_variance(tables: RunTables) -> float:
 
 def _energies(clean: Mapping[str, Any], latency_variance: float) -> dict[str, Figure]:
     found = {}
-    for quantity in ("gross", "dynamic"):
+    for quantity in _MJ:
         half = number(clean, f"{quantity}_statistical_mj")
         figure = _figure(number(clean, f"{quantity}_mj"), half)
         if figure is not None:

@@ -1,8 +1,9 @@
 """Which runs of A are held against which of B, and what forbids it.
 
-Repeats and rebuilds of one configuration are one group. Groups pair by equal configuration; what is
-left of a model pairs where each side has exactly one configuration of it, so that float16 can be
-held against float32. Two runs given as directories always pair.
+Repeats and rebuilds of one configuration on one board in one power mode are one group. Groups pair
+by equal configuration, board and mode, then by equal configuration; what is left of a model pairs
+where each side has exactly one configuration of it, so that float16 can be held against float32.
+Two runs given as directories always pair.
 """
 
 from __future__ import annotations
@@ -75,8 +76,8 @@ def pair_up(first: Loaded, second: Loaded) -> Pairing:
     pairs: list[tuple[Group, Group]] = []
     if first.single and second.single:
         pairs, left, right = [(left[0], right[0])], [], []
-    for key in (_whole, _what, _model):
-        found, left, right = _match(left, right, key, several=key is _whole)
+    for key in (_exact, _whole, _what, _model):
+        found, left, right = _match(left, right, key, several=key in {_exact, _whole})
         pairs += found
     return Pairing(tuple(_pair(*one) for one in pairs), (tuple(left), tuple(right)))
 
@@ -84,11 +85,14 @@ def pair_up(first: Loaded, second: Loaded) -> Pairing:
 def _groups(runs: Sequence[MeasuredRun]) -> list[Group]:
     found: dict[str, list[MeasuredRun]] = {}
     for run in runs:
-        facts = [_shared(run.tables), run.tables.run.get("board_id")]
-        found.setdefault(_key([*facts, run.tables.run.get("power_mode")]), []).append(run)
+        found.setdefault(_place(run.tables), []).append(run)
     return [
         Group(_shared(some[0].tables), tuple(sorted(some, key=_order))) for some in found.values()
     ]
+
+
+def _place(tables: RunTables) -> str:
+    return _key([_shared(tables), tables.run.get("board_id"), tables.run.get("power_mode")])
 
 
 def _order(run: MeasuredRun) -> tuple[int, int, str]:
@@ -121,6 +125,10 @@ def _match(
         [group for group in left if id(group) not in used],
         [group for group in right if id(group) not in used],
     )
+
+
+def _exact(group: Group) -> str:
+    return _place(group.first)
 
 
 def _whole(group: Group) -> str:

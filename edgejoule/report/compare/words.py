@@ -147,25 +147,69 @@ def all_figures(comparison: Comparison) -> list[Judged]:
     return [one for result in comparison.results for one in result.figures]
 
 
+_WATCHED = {"latency": ("latency",), "energy": ("gross", "dynamic"), "power": ("power",)}
+
+
+def unwatched(comparison: Comparison, fail_on: Sequence[str]) -> list[str]:
+    """Return what a check would watch, A has, and could not be compared, one line each."""
+    found = []
+    for result in comparison.results:
+        name = result.pair.second.first.name
+        for kind in fail_on:
+            if kind == "layers":
+                judged = [layer.time for layer in result.layers]
+                there = any(run.blocks is not None for run in result.pair.first.runs)
+            else:
+                judged = [one for one in result.figures if one.quantity in _WATCHED[kind]]
+                there = any(
+                    quantity in run.figures or quantity in run.untold
+                    for run in result.pair.first.runs
+                    for quantity in _WATCHED[kind]
+                )
+            if there and all(one.verdict == NOT_COMPARED for one in judged):
+                why = next((f" ({one.why})" for one in judged if one.why), "")
+                found.append(f"{name}: {kind}{why}")
+    return found
+
+
 def failures(comparison: Comparison, over: float, fail_on: Sequence[str]) -> list[str]:
-    """Return what is shown worse by more than `over`, one line each, the worst first."""
+    """Return what is shown worse by more than `over`, one line each, the worst first.
+
+    Verdicts hold within a family (`comparing`). A check looks at several at once, and all of them
+    together may be wrong with a chance of 5 %: so what fails it has to hold after Bonferroni's
+    correction for how many families it looks at.
+    """
+    from edgejoule.report.compare.student import ALPHA
+
     found: list[tuple[float, str]] = []
+    families = _families(comparison) if "layers" in fail_on else 1
+
+    def beyond(one: Judged) -> bool:
+        sure = one.p_adjusted is not None and one.p_adjusted * families <= ALPHA
+        return one.verdict == WORSE and one.own is not None and one.own > over and sure
+
     for result in comparison.results:
         name = result.pair.second.first.name
         for one in result.figures:
             kind = {"gross": "energy", "dynamic": "energy"}.get(one.quantity, one.quantity)
             # What all layers have in common is their part of the latency.
-            if (kind if kind != COMMON else "layers") in fail_on and _beyond(one, over):
+            if (kind if kind != COMMON else "layers") in fail_on and beyond(one):
                 found.append((one.own or 0.0, f"{name}: {CALLED[one.quantity]} {percent(one.own)}"))
         if "layers" not in fail_on:
             continue
         for layer in result.layers:
             for one in layer.judged:
-                if _beyond(one, over):
+                if beyond(one):
                     text = f"{name}, layer {layer.second.index} {layer.second.name}: "
                     found.append((one.own or 0.0, f"{text}{one.quantity} {percent(one.own)}"))
     return [text for _, text in sorted(found, key=lambda item: -item[0])]
 
 
-def _beyond(one: Judged, over: float) -> bool:
-    return one.verdict == WORSE and one.own is not None and one.own > over
+def _families(comparison: Comparison) -> int:
+    """Return how many families are judged: all figures, and of each pair times and energies."""
+    kinds = [
+        [layer.judged[place] for layer in result.layers]
+        for result in comparison.results
+        for place in (0, 1)
+    ]
+    return 1 + sum(any(one.verdict != NOT_COMPARED for one in judged) for judged in kinds)
