@@ -47,7 +47,8 @@ def summary(p99_ms: float, gross_mj: float, rate: dict[str, Any] | None = None) 
 
 def rate(hz: float = 30.0, **changes: Any) -> dict[str, Any]:
     figures = {"gross_mj_per_frame": 120.0, "mean_mw": 3600.0, "between_frames_mw": 1000.0}
-    counted = {"frames": 900, "dropped": 0, "missed_deadlines": 0}
+    counted = {"frames": 900, "dropped": 0, "missed_deadlines": 0, "inferences": 900,
+               "median_ms": 14.0, "p90_ms": 16.0, "p99_ms": 18.0}  # fmt: skip
     return {"rate_hz": hz, **counted, "energy": {"total": figures}, **changes}
 
 
@@ -92,6 +93,7 @@ def test_at_a_rate_with_a_battery(dataset: Path, capsys: pytest.CaptureFixture[s
     assert status == 0
     (case,) = found["meeting"]
     assert (case["energy_mj_per_frame"], case["power_w"], case["basis"]) == (120.0, 3.6, "rate")
+    assert case["latency_ms"] == 18.0
     assert case["battery"]["hours"] == pytest.approx(50 / 3.6)
     bound_w = 0.01 * 3.6 + 0.02
     assert case["battery"]["systematic"] == pytest.approx(

@@ -30,9 +30,12 @@ AT_30: dict[str, Any] = {
 
 def run(name: str = "a", *, frames: int | None = None, **changes: Any) -> Candidate:
     """A run of plain figures, with some replaced; those of a candidate go to it."""
-    own = {"dropped", "clean_half_w", "rate_half_w", "tolerance", "excludes"}
+    own = {"dropped", "clean_half_w", "rate_half_w", "tolerance", "excludes", "rate_ms",
+           "rate_inferences"}  # fmt: skip
     mine = {key: changes.pop(key) for key in own & set(changes)}
     row = replace(PLAIN, run=name, model=changes.pop("model", name), **changes)
+    if row.rate_hz:
+        mine = {"rate_ms": {"p50": row.p50_ms, "p90": row.p90_ms, "p99": row.p99_ms}, **mine}
     return Candidate(row, frames=900 if frames is None and row.rate_hz else frames, **mine)
 
 
@@ -72,6 +75,44 @@ def test_latency_is_the_percentile_that_was_asked_for(percentile: str, value: fl
     assert only(choose([run()], at)).latency_ms == value
     above = choose([run()], replace(at, latency_ms=value - 0.1))
     assert f"{percentile} latency of {value:g} ms" in reasons(above, "a")[0]
+
+
+def test_at_a_rate_the_latency_is_that_of_the_rate_pass() -> None:
+    # Clocks fall between frames: an inference takes longer than at full speed.
+    slow = run(**AT_30, rate_ms={"p50": 20.0, "p90": 30.0, "p99": 32.0}, rate_inferences=200)
+    limits = Limits(latency_ms=31, rate_hz=30)
+    assert reasons(choose([slow], limits), "a") == ["its p99 latency of 32 ms is above 31 ms"]
+    choice = choose([slow], replace(limits, percentile="p90"))
+    assert only(choice).latency_ms == 30.0
+    assert "p99 of 200 inferences" in choice_text(choose([slow], replace(limits, latency_ms=40)))
+    # At full speed it is that of the clean pass, and so for a rate that was not measured.
+    assert only(choose([slow], Limits(latency_ms=31))).latency_ms == 10.0
+    asked = Limits(latency_ms=31, rate_hz=60, back_to_back=True)
+    assert only(choose([slow], asked)).latency_ms == 10.0
+    unknown = choose([run(**AT_30, rate_ms={})], limits)
+    assert reasons(unknown, "a") == ["its p99 latency is not known"]
+
+
+def test_the_least_of_several_repeats_is_said_to_be_that() -> None:
+    runs = [
+        run("r1", model="m", repeat=1, gross_mj=80.0),
+        run("r2", model="m", repeat=2, gross_mj=70.0),
+        run("r3", model="m", repeat=3, gross_mj=90.0, p99_ms=40.0),
+        run("other", model="m", dtype="int8", gross_mj=100.0),
+    ]
+    text = choice_text(choose(runs, Limits(latency_ms=33)))
+    assert "best: r2" in text
+    assert "it is the least of 3 runs of this configuration: 70 mJ to 90 mJ per frame" in text
+    assert "of these do not meet the limits: r3" in text
+    assert "of this configuration" not in choice_text(choose(runs[:1], Limits()))
+
+
+def test_rails_of_different_extent_are_not_passed_over() -> None:
+    runs = [run("board"), run("gpu", rail="GPU", gross_mj=10.0)]
+    choice = choose(runs, Limits(power_w=20))
+    assert any("different rails (GPU, total)" in note for note in choice_json(choice)["notes"])
+    assert "the power is that of GPU: what else the board draws" in choice_text(choice)
+    assert "what else the board draws" not in choice_text(choose(runs[:1], Limits(power_w=20)))
 
 
 def test_a_rate_has_to_be_measured() -> None:

@@ -56,7 +56,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("dataset", type=Path, metavar="DATASET", help="for example raw_data")
     limits = parser.add_argument_group("limits")
     for option, metavar, text in (
-        ("--latency-ms", "MS", "latency of the clean pass at most, at --percentile"),
+        ("--latency-ms", "MS", "latency at most, at --percentile: of the rate pass with --rate-hz, "
+         "else of the clean pass"),
         ("--power-w", "W", "average power at most: of the rate pass with --rate-hz, else of the "
          "clean pass"),
         ("--peak-power-w", "W", "greatest single reading at most"),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edgejoule.energy.trace import RailPower
 
 _BLOCKS = 20
+_PERCENTILES = (("p50", "median_ms"), ("p90", "p90_ms"), ("p99", "p99_ms"))
 _PASSES = ("clean", "rate")
 
 
@@ -31,6 +32,7 @@ def candidate_of(run: RunTables, overview: Overview, *, intervals: bool = True) 
     """
     rate = part(run.summary, "rate")
     frames, dropped = number(rate, "frames"), number(rate, "dropped")
+    taken = number(rate, "inferences")
     halves: Mapping[str, float | None] = {}
     if intervals and overview.rail is not None and (run.path / "power.parquet").exists():
         found = guarded(lambda: _half_widths(run, str(overview.rail)), "power.parquet", [])
@@ -44,6 +46,8 @@ def candidate_of(run: RunTables, overview: Overview, *, intervals: bool = True) 
         halves.get("rate"),
         _tolerance(part(run.summary, "energy", "accuracy", overview.rail or "")),
         excludes if isinstance(excludes, str) and overview.rail == TOTAL else None,
+        {name: value for name, key in _PERCENTILES if (value := number(rate, key)) is not None},
+        None if taken is None else int(taken),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -20,7 +21,8 @@ class Limits:
 
     Attributes:
         latency_ms: Latency, at `percentile`.
-        percentile: `p50`, `p90` or `p99` of the clean pass.
+        percentile: `p50`, `p90` or `p99`: of the rate pass where a rate is asked for, else of the
+            clean pass.
         power_w: Average power: of the rate pass where a rate is asked for, else of the clean pass.
         peak_power_w: Greatest single reading of the clean and profiled passes.
         rate_hz: Frames a second that have to be taken up.
@@ -78,6 +80,8 @@ class Candidate:
         rate_half_w: The same in the rate pass.
         tolerance: Of the rail that stands for the run, None: not known.
         excludes: What the board's total does not contain, None: not known.
+        rate_ms: Latency of the rate pass: `p50`, `p90`, `p99`, as far as known.
+        rate_inferences: Behind these, None: not known.
     """
 
     overview: Overview
@@ -87,6 +91,8 @@ class Candidate:
     rate_half_w: float | None = None
     tolerance: Tolerance | None = None
     excludes: str | None = None
+    rate_ms: Mapping[str, float] = field(default_factory=dict)
+    rate_inferences: int | None = None
 
     @property
     def frame_hz(self) -> float | None:
@@ -136,7 +142,8 @@ class Case:
         candidate: The run.
         basis: Where power and energy come from: the `rate` pass, the clean pass because no rate was
             asked for (`full speed`), or the clean pass in place of a rate pass (`back to back`).
-        latency_ms: At the asked percentile, waiting for the batch included.
+        latency_ms: At the asked percentile, waiting for the batch included; where a rate is asked
+            for, that of the rate pass at this rate, of a run without one that at full speed.
         power_w: Average power.
         power_half_w: Half-width of its interval.
         energy_mj: Energy per frame.

@@ -38,15 +38,18 @@ def figures(candidate: Candidate, limits: Limits) -> Case:
 
 
 def latency_ms(candidate: Candidate, limits: Limits) -> float | None:
-    """Return the latency that is judged: of the clean pass, with what a batch has to wait.
+    """Return the latency that is judged: of the pass that is judged, with what a batch waits.
 
+    At a rate clocks fall between frames: what the clean pass took at full speed says nothing of it.
     The first frame of a batch waits until the last has come, at the rate that is asked for.
     """
     one = candidate.overview
-    clean: float | None = getattr(one, f"{limits.percentile}_ms")
-    if clean is None or limits.rate_hz is None:
-        return clean
-    return clean + (one.batch - 1) / limits.rate_hz * 1e3
+    found: float | None = getattr(one, f"{limits.percentile}_ms")
+    if limits.rate_hz is None:
+        return found
+    if _at_rate(candidate, limits.rate_hz):
+        found = candidate.rate_ms.get(limits.percentile)
+    return None if found is None else found + (one.batch - 1) / limits.rate_hz * 1e3
 
 
 def reasons(case: Case, limits: Limits) -> tuple[Reason, ...]:

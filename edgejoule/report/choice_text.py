@@ -8,7 +8,7 @@ from typing import Any
 
 from edgejoule.report.choice import told_apart
 from edgejoule.report.choice_case import BatteryLife, Case, Choice, Limits
-from edgejoule.report.choice_reasons import FEWEST, told
+from edgejoule.report.choice_reasons import FEWEST, TOTAL, told
 from edgejoule.report.text import energy, printable, table
 
 _BASES = {
@@ -24,6 +24,10 @@ _TASKS = (
     "several models: how well each does its task is not known here; --models names which to compare"
 )
 
+_RAILS = (
+    "the energies are of different rails ({rails}): the least may be that of the smallest part of "
+    "a machine"
+)
 _MIXED = (
     "runs at full speed stand behind those measured at the rate: what is drawn between frames is "
     "in the energy of the latter only"
@@ -143,11 +147,41 @@ def _winner(choice: Choice, best: Case) -> Iterator[str]:
     if one.verdict == "look":
         yield "  read before you rely on it:"
         yield from (f"    {printable(reason)}" for reason in one.reasons)
-    few = one.inferences is not None and one.inferences < FEWEST[limits.percentile]
+    count = best.candidate.rate_inferences if best.basis == "rate" else one.inferences
+    few = count is not None and count < FEWEST[limits.percentile]
     if few and limits.latency_ms is not None:
-        yield f"  {limits.percentile} of {one.inferences} inferences: little more than the slowest"
+        yield f"  {limits.percentile} of {count} inferences: little more than the slowest"
     if _reaches(best, limits):
         yield "  its average power meets the limit, but the interval of it reaches beyond"
+    limited = limits.power_w is not None or limits.peak_power_w is not None
+    if limited and one.rail != TOTAL:
+        rail = printable(one.rail)
+        yield f"  the power is that of {rail}: what else the board draws is not in it"
+    yield from _repeats(choice, best)
+
+
+def _repeats(choice: Choice, best: Case) -> Iterator[str]:
+    """Say what other runs of the chosen configuration came to: the least of several is lucky."""
+    alike = [
+        case
+        for case in (*choice.meeting, *choice.failing)
+        if _configuration(case) == _configuration(best)
+    ]
+    if len(alike) < 2:
+        return
+    known = sorted(case.energy_mj for case in alike if case.energy_mj is not None)
+    within = f"{energy(known[0])} to {energy(known[-1])} per frame" if known else "energy not known"
+    yield f"  it is the least of {len(alike)} runs of this configuration: {within}"
+    failing = [case for case in alike if case.reasons]
+    if failing:
+        names = ", ".join(_name(case) for case in failing)
+        yield f"  of these do not meet the limits: {names}"
+
+
+def _configuration(case: Case) -> tuple[object, ...]:
+    one = case.candidate.overview
+    what = (one.model, one.backend, one.dtype, one.batch, one.weights, one.simulated)
+    return (*what, one.device, one.board, one.mode, one.rail)
 
 
 def _reaches(case: Case, limits: Limits) -> bool:
@@ -226,6 +260,9 @@ def _notes(choice: Choice) -> list[str]:
         notes.append("intervals are of 95 %, within one process: another start may differ more")
     if any("random weights" in one.marks for one in rows):
         notes.append(_WEIGHTS)
+    rails = sorted({str(case.candidate.overview.rail) for case in choice.meeting})
+    if len(rails) > 1:
+        notes.append(_RAILS.format(rails=", ".join(map(printable, rails))))
     if len({one.model for one in rows}) > 1:
         notes.append(_TASKS)
     if len({case.basis for case in choice.meeting}) > 1:
