@@ -6,9 +6,11 @@ The first word decides. A dataset that bears a verb's name is written as a path:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from edgejoule.errors import run_command
@@ -78,7 +80,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         for path in written:
             print(path)
 
-    return run_command(report, debug=arguments.debug)
+    with _terminable():
+        return run_command(report, debug=arguments.debug)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Take SIGTERM for Ctrl-C: what is half written is removed, what was started ends."""
+    try:
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    except ValueError:  # only a main thread gets signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _say(text: str) -> None:

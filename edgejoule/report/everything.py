@@ -11,7 +11,6 @@ Each file is written whole or not at all: under another name first, then renamed
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,8 +20,6 @@ from edgejoule.errors import UsageError
 from edgejoule.report.text import printable
 
 if TYPE_CHECKING:
-    from edgejoule.report.overview import Overview
-    from edgejoule.report.tables import RunTables
     from edgejoule.report.write import Gathered
 
 Say = Callable[[str], None]
@@ -48,15 +45,17 @@ def write_everything(
         progress: Told in a few words what is done now.
 
     Raises:
-        UsageError: Something cannot be written.
+        UsageError: Something cannot be written, or the folder is a run's.
     """
     from edgejoule.report import machine_files, markdown
     from edgejoule.report.page.write import page_text
+    from edgejoule.report.paper.folders import figures_folder
 
     say = progress or (lambda text: None)
     name = dataset.resolve().name
     alone = (dataset / "run.json").is_file()
     folder = output_dir or (Path() if alone else dataset)
+    _not_in_a_run(folder)
     say("writing the page")
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     written = [folder / file for file in ("report.html", "report.md", "report.json", "summary.csv")]
@@ -67,7 +66,7 @@ def write_everything(
     machine_files.write_report_json(document, name, found)
     machine_files.write_summary_csv(summary, found.overviews)
     if figures and found.runs:
-        written += draw_figures(folder / "figures", found, say)
+        written += draw_figures(figures_folder(folder), found, say)
     return written
 
 
@@ -77,46 +76,38 @@ def draw_figures(folder: Path, found: Gathered, say: Say) -> list[Path]:
     Raises:
         UsageError: They cannot be written.
     """
-    from edgejoule.report.paper.write import write_figures
+    from edgejoule.report.paper.folders import folder_names
+    from edgejoule.report.paper.workers import draw_in_workers, worker_count
+    from edgejoule.report.paper.write import DATASET_KEYS, write_figures
 
     total = len(found.runs)
+    beside = [f"{key}.{kind}" for key in DATASET_KEYS for kind in ("svg", "png")]
+    names = folder_names([run.name for run in found.runs], beside)
     try:
         drawn = bool(write_figures(folder, None, found.overviews))
-        workers = min(total, os.cpu_count() or 1)
+        workers = worker_count(total)
         if total < _RUNS_FOR_PROCESSES or workers < 2:
             for position, run in enumerate(found.runs, 1):
                 say(f"figures of {printable(run.name)} ({position} of {total})")
-                drawn |= bool(write_figures(folder, run, found.overviews))
+                drawn |= bool(write_figures(folder, run, found.overviews, name=names[run.name]))
         else:
-            drawn |= _in_processes(folder, found, workers, say)
+            jobs = [(run, names[run.name]) for run in found.runs]
+            drawn |= draw_in_workers(
+                folder, jobs, workers, lambda count: say(f"figures: {count} of {total} runs")
+            )
     except OSError as error:
         raise UsageError(
-            f"cannot write {folder} ({error.strerror})", "give -o DIR, or --no-figures"
+            f"cannot write {folder} ({error.strerror or error})", "give -o DIR, or --no-figures"
         ) from error
     return [folder] if drawn else []
 
 
-def _in_processes(folder: Path, found: Gathered, workers: int, say: Say) -> bool:
-    """Draw each run's figures in one of some processes; whether any was drawn."""
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor, as_completed
-
-    # Fresh interpreters: a fork would copy the threads' locks of the libraries that read the runs.
-    context = multiprocessing.get_context("spawn")
-    drawn = False
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        try:
-            waiting = [pool.submit(_draw, folder, run, found.overviews) for run in found.runs]
-            for count, done in enumerate(as_completed(waiting), 1):
-                drawn |= done.result()
-                say(f"figures: {count} of {len(waiting)} runs")
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return drawn
-
-
-def _draw(folder: Path, run: RunTables, overviews: tuple[Overview, ...]) -> bool:
-    from edgejoule.report.paper.write import write_figures
-
-    return bool(write_figures(folder, run, overviews))
+def _not_in_a_run(folder: Path) -> None:
+    """Refuse a folder within a run directory: what `run.json` does not list makes a run wrong."""
+    whole = folder.resolve()
+    for around in (whole, *whole.parents):
+        if (around / "run.json").exists():
+            raise UsageError(
+                f"{folder} is within the run directory {around}, in which a report has no place",
+                "give -o DIR",
+            )

@@ -265,9 +265,10 @@ def write_whole(target: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(target)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
         full = error.errno in _FULL
         why = "the disk is full" if full else error.strerror
         mend = "free some space, or give -o DIR" if full else "give -o DIR"
         raise UsageError(f"cannot write {target} ({why})", mend) from error
+    finally:  # also where Ctrl-C came between; renamed, it is there no more
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)

@@ -140,6 +140,16 @@ def save(fig: Any, folder: Path, key: str) -> list[Path]:
     return written
 
 
+def remove(folder: Path, key: str) -> None:
+    """Remove a figure that was drawn before, where there is one.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
+    for kind in ("svg", "png"):
+        (folder / f"{key}.{kind}").unlink(missing_ok=True)
+
+
 def plain_ticks(axis: Any) -> None:
     """Label a logarithmic axis with plain numbers, few of them."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator

@@ -22,6 +22,8 @@ def write_figures(
     run: RunTables | None,
     overviews: Sequence[Overview],
     progress: Say | None = None,
+    *,
+    name: str | None = None,
 ) -> list[Path]:
     """Draw the figures of one run, or those that compare runs, and return what was written.
 
@@ -32,14 +34,15 @@ def write_figures(
         run: The run, read with `series=True`; None: the figures that compare all.
         overviews: All runs; only what compares them needs it.
         progress: Told each figure's name before it is drawn.
+        name: The run's folder, where that is not its name.
 
     Raises:
         OSError: They cannot be written.
     """
-    from edgejoule.report.paper.canvas import save, styled
+    from edgejoule.report.paper.canvas import remove, save, styled
 
     say = progress or (lambda text: None)
-    target = folder if run is None else folder / run.name
+    target = folder if run is None else folder / (name or run.name)
     drawings = _dataset(overviews) if run is None else _run(run)
     written: list[Path] = []
     with styled():
@@ -48,6 +51,8 @@ def write_figures(
             fig = draw()
             if fig is not None:
                 written += save(fig, target, key)
+            else:  # what an earlier report drew would pass for this one's
+                remove(target, key)
     return written
 
 
