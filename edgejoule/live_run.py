@@ -12,6 +12,7 @@ and not at all with --quiet. Whatever goes wrong here ends the view, never the m
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ from edgejoule.report.outlook import (
     run_left_s,
     whole_left_s,
 )
+from edgejoule.report.text import printable
 from edgejoule.tails import RecordTail
 
 if TYPE_CHECKING:
@@ -45,8 +47,15 @@ if TYPE_CHECKING:
 _SECOND = 1_000_000_000
 _HISTORY_S = 60
 _MOST_LATENCIES = 256
-_MOST_SAMPLES = 32_768  # a look; what is behind comes with the next
+# A look; what is behind comes with the next. Ten seconds of 26 000 reads a second: a view that
+# looks as seldom as that must not fall behind for good.
+_MOST_SAMPLES = 1 << 18
 _STALE_NS = 5 * _SECOND
+# All that code can raise that is no wish to end: a view is never worth a measurement.
+_ANYTHING = (
+    *(EdgejouleError, OSError, ValueError, LookupError, ArithmeticError),
+    *(TypeError, AttributeError, RuntimeError, MemoryError, ImportError, struct.error),
+)
 _SHORT_S = 10.0  # a set-up that took less is not compared with
 
 
@@ -279,10 +288,11 @@ class LiveRun:
             self._progress.show(phase, lambda: self._view(now, now_ns))
         except Interrupted:
             raise
-        except (EdgejouleError, OSError, ValueError, LookupError, ArithmeticError) as error:
+        except _ANYTHING as error:
             self._broken = True
             self._progress.clear()
-            self._progress.line(f"the live view ended, the measurement goes on: {error}")
+            why = printable(str(error) or type(error).__name__)
+            self._progress.line(f"the live view ended, the measurement goes on: {why}")
 
     def close(self) -> None:
         """Take the view away and close the files."""

@@ -132,6 +132,8 @@ def test_the_newest_run_of_the_same_model_is_found(tmp_path: Path) -> None:
     (tmp_path / "g" / "run.json").write_text("[1]")
     (tmp_path / "h").mkdir()
     (tmp_path / "h" / "run.json").write_bytes(b"\xff{")
+    (tmp_path / "i").mkdir()
+    (tmp_path / "i" / "run.json").write_text("[" * 50_000)
     assert past_run(tmp_path, CONFIG) == Past({"setup": 7.0}, 4.0, 5.0)
     assert past_run(tmp_path, {**CONFIG, "backend": "onnxruntime"}) is None
 
@@ -216,7 +218,8 @@ def test_what_a_campaign_tells_arrives(told) -> None:
     "text",
     ["", "x", "[]", "7", "null", "{}", '{"position": 3, "count": 2}', '{"position": 0, "count": 1}',
      '{"position": 1, "count": 1, "rest_s": -1}', '{"position": 1, "count": 1, "rest_s": NaN}',
-     '{"position": 1e999, "count": 1}', '{"position": 1, "count": 1, "network_s": "x"}'],
+     '{"position": 1e999, "count": 1}', '{"position": 1, "count": 1, "network_s": "x"}',
+     '{"position": ' * 50_000],
 )  # fmt: skip
 def test_what_makes_no_sense_is_not_taken(text: str) -> None:
     assert Whole.from_environment({ENVIRONMENT: text}) is None

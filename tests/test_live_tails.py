@@ -318,6 +318,45 @@ def test_a_broken_trace_ends_the_view_and_not_the_run(tmp_path: Path) -> None:
     writer.close()
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        TypeError("\x1b[2Jx"),
+        struct.error("x"),
+        AttributeError("x"),
+        RecursionError("x"),
+        KeyError(),
+    ],
+)
+def test_whatever_breaks_in_the_view_ends_the_view_alone(tmp_path: Path, error: Exception) -> None:
+    def fail(_start_ns: int) -> None:
+        raise error
+
+    live = LiveRun(tmp_path, shown := Shown(), ABOUT, 0)
+    live._power.look = fail
+    for step in range(3):
+        live.tick(PhaseNow("clean", 0), step * 2 * S)
+    (line,) = shown.lines
+    assert line.startswith("the live view ended, the measurement goes on: ")
+    assert line.isprintable()
+    live.close()
+
+
+def test_a_view_that_looks_seldom_does_not_fall_behind(tmp_path: Path) -> None:
+    writer = power_writer(tmp_path)
+    live = LiveRun(tmp_path, shown := Shown(10.0), ABOUT, 0)
+    live.tick(PhaseNow("clean", 0), S)
+    for step in range(20_000):  # ten seconds of three channels read two thousand times a second
+        sweep(writer, S + step * MS // 2, 100 if step < 15_000 else 500)
+    writer.flush()
+    live.tick(PhaseNow("clean", 0), 11 * S)
+    total = shown.views[-1].total_power
+    assert total is not None
+    assert total.now_mw == pytest.approx(5000.0)
+    live.close()
+    writer.close()
+
+
 def test_a_damaged_header_is_no_trace(tmp_path: Path) -> None:
     (tmp_path / "power.bin").write_bytes(b"EJREC001" + struct.pack("<I", 4) + b"{}{}")
     live = LiveRun(tmp_path, shown := Shown(), ABOUT, 0)

@@ -94,7 +94,7 @@ class Whole:
                 _seconds(plain.get("network_s")),
                 _seconds(plain.get("rest_s")),
             )
-        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+        except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
             return None
         return whole if 1 <= whole.position <= whole.count else None
 
@@ -151,8 +151,8 @@ def past_run(dataset: Path, config: Mapping[str, Any]) -> Past | None:
                 float(summary["profiled"]["median_ms"]),
             )
             newest = started
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            continue  # a damaged neighbour must not cost a measurement
     return found
 
 
