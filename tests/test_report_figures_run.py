@@ -14,7 +14,7 @@ import pytest
 from edgejoule.report.figures.figure import Figure
 from edgejoule.report.figures.run_figures import run_figures
 from edgejoule.report.figures.style import mark_lines
-from edgejoule.report.series import RunSeries
+from edgejoule.report.series import ConditionSeries, RunSeries
 from edgejoule.report.tables import RunTables, load_run
 from tests.support_figures import HOSTILE, LONG, SUMMARY, drawn_run, energies, layers
 from tests.support_tables import build, energy_row
@@ -240,6 +240,9 @@ def test_shares_with_the_diagonal(figures: dict[str, Figure]) -> None:
     gross = trace(figure, "gross")
     assert len(gross["x"]) == len(gross["y"]) == 5
     assert gross["marker"]["symbol"].count("circle-open") == 1
+    assert gross["hovertext"] == trace(figure, "dynamic")["hovertext"]
+    assert any("gross energy " in one and "times the mean above idle" in one
+               for one in gross["hovertext"])  # fmt: skip
     assert trace(figure, "dynamic")["visible"] == "legendonly"
     assert any("&lt;img" in one["text"] for one in figure.layout["annotations"])
 
@@ -269,6 +272,17 @@ def test_latency_lines_and_density(figures: dict[str, Figure]) -> None:
     assert lines[:3] == ["clean: p50 3.9 ms", "clean: p90 4.4 ms", "clean: p99 5.2 ms"]
     assert "1 of 100 (clean)" in figure.note
     assert [one["text"] for one in figure.layout["annotations"]] == ["p50", "p90", "p99"]
+
+
+def test_a_short_peak_stays_in_a_long_run(run: RunTables) -> None:
+    """Every so many looks used to be drawn: what lay between was not seen."""
+    t_s, values = np.arange(1200.0), np.full(1200, 45.0)
+    values[601] = 97.5
+    peak = ConditionSeries("temperature_gpu_c", "temperature", "\u00b0C", t_s, values)
+    series = replace(run.series, conditions=(peak,))
+    figure = {one.key: one for one in run_figures(replace(run, series=series))}["climate"]
+    assert len(figure.data[0]["y"]) == 240
+    assert max(figure.data[0]["y"]) == 97.5
 
 
 def test_conditions_by_unit(figures: dict[str, Figure]) -> None:

@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edgejoule.errors import MeasurementError
 from edgejoule.report.block import Block, joined
 from edgejoule.report.overview import Overview
 from edgejoule.report.page import write
@@ -28,6 +29,7 @@ from edgejoule.report.sections import blocks, section
 from edgejoule.report.text import markdown, printable
 from edgejoule.report.write import Gathered, gather
 from tests.browser.dataset import HOSTILE_LAYERS, HOSTILE_RUN, build_dataset
+from tests.support_page import unpacked
 
 VOID = {"meta", "link", "input", "br", "hr", "img"}
 MADE = "2026-01-02 03:04 UTC"
@@ -72,11 +74,12 @@ class Parsed(HTMLParser):
         def refuse(word: str) -> Any:
             raise AssertionError(f"{word} is no JSON")
 
-        return {
+        found = {
             attributes["id"]: json.loads(text, parse_constant=refuse)
             for attributes, text in self.scripts
             if attributes.get("type") == "application/json"
         }
+        return {key: unpacked(value, value.pop("lists")) for key, value in found.items()}
 
 
 @pytest.fixture(scope="module")
@@ -253,7 +256,7 @@ def test_plotly_that_would_end_its_element_is_refused(monkeypatch: pytest.Monkey
     import plotly.offline
 
     monkeypatch.setattr(plotly.offline, "get_plotlyjs", lambda: "x = '</script>'")
-    with pytest.raises(write.MeasurementError, match="cannot stand in a page"):
+    with pytest.raises(MeasurementError, match="cannot stand in a page"):
         write.policy([write._plotly()])
 
 

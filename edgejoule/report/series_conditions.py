@@ -129,12 +129,25 @@ def _reduced(name: str, t_s: np.ndarray, values: np.ndarray) -> ConditionSeries:
     kind, unit = kind_of(name)
     if unit == "events":  # counted since the machine started: only what came on top is the run's
         values = values - values[np.isfinite(values)][0]
-    if len(t_s) > MOST_POINTS:
-        starts = block_starts(len(t_s), MOST_POINTS)
-        peaks = kind in _GREATEST and "available" not in name
-        values = _greatest(values, starts) if peaks else _mean(values, starts)
-        t_s = np.add.reduceat(t_s, starts) / np.diff(np.append(starts, len(t_s)))
-    return ConditionSeries(name, kind, unit, t_s, values)
+    return thinned(ConditionSeries(name, kind, unit, t_s, values), MOST_POINTS)
+
+
+def thinned(one: ConditionSeries, most: int) -> ConditionSeries:
+    """Return a column with at most `most` values: means of stretches, of some kinds the greatest.
+
+    Args:
+        one: The column.
+        most: At least 1.
+    """
+    import numpy as np
+
+    if len(one.t_s) <= most:
+        return one
+    starts = block_starts(len(one.t_s), most)
+    peaks = one.kind in _GREATEST and "available" not in one.name
+    values = _greatest(one.values, starts) if peaks else _mean(one.values, starts)
+    t_s = np.add.reduceat(one.t_s, starts) / np.diff(np.append(starts, len(one.t_s)))
+    return ConditionSeries(one.name, one.kind, one.unit, t_s, values)
 
 
 def _greatest(values: np.ndarray, starts: np.ndarray) -> np.ndarray:

@@ -14,6 +14,7 @@ from edgejoule.report.figures.style import (
     TIME,
     Unit,
     axis,
+    curve,
     faded,
     five,
     fives,
@@ -166,7 +167,7 @@ def _drift(run: RunTables) -> Figure | None:
                 "name": _name(one),
                 "mode": "lines" if len(one.t_s) > 1 else "markers",
                 "x": times(one.t_s),
-                "y": fives(one.median_ms / unit.size),
+                "y": curve(one.median_ms / unit.size),
                 "line": {"width": 1.6, "color": _colour(one)},
                 "marker": {"color": _colour(one)},
                 "hovertemplate": f"%{{y:.4g}} {unit.name} at %{{x:.4g}} s"

@@ -16,20 +16,22 @@ from edgejoule.report.figures.style import (
     POWER,
     Unit,
     axis,
+    curve,
     faded,
     five,
-    fives,
     frame,
     unit_for,
 )
 from edgejoule.report.series import ConditionSeries, RailSeries
+from edgejoule.report.series_conditions import thinned
 from edgejoule.report.tables import TOTAL, RunTables
 
 if TYPE_CHECKING:
     import numpy as np
 
 POWER_COLUMNS = 1000  # of all rails together: each costs the page some 40 bytes
-CONDITION_POINTS = 2400
+CONDITION_POINTS = 2400  # of all columns together
+MOST_POINTS = 240  # of one
 _FEWEST = 100
 _DASHES = ("solid", "dot", "dash")
 # What is drawn together, in the order from the top.
@@ -151,7 +153,7 @@ def _rail(one: RailSeries, shown: str, colour: str, unit: Unit) -> list[dict[str
             "name": name,
             "legendrank": rank,
             "x": times(one.t_s),
-            "y": fives(one.mean_w / size),
+            "y": curve(one.mean_w / size),
             "line": {"width": 2 if is_total else 1.4, "color": colour},
             "connectgaps": False,
             "hovertemplate": f"%{{y:.4g}} {unit.name}<extra>%{{fullData.name}}</extra>",
@@ -173,14 +175,14 @@ def band_outline(t_s: np.ndarray, low: np.ndarray, high: np.ndarray) -> tuple[li
             y.append(None)
         piece = times(t_s[start:end])
         x += [*piece, *piece[::-1]]
-        y += [*fives(low[start:end]), *fives(high[start:end][::-1])]
+        y += [*curve(low[start:end]), *curve(high[start:end][::-1])]
     return x, y
 
 
 def times(t_s: np.ndarray) -> list[Any]:
-    """Return times in s, to the tenth of a pixel of a wide figure, short in JSON."""
+    """Return times in s, to half a pixel of a wide figure, short in JSON."""
     span = float(t_s[-1] - t_s[0]) if len(t_s) else 0.0
-    digits = max(0, min(6, 4 - math.floor(math.log10(span)))) if span > 0 else 3
+    digits = max(0, min(6, 3 - math.floor(math.log10(span)))) if span > 0 else 3
     return [_short(round(float(t), digits)) for t in t_s]
 
 
@@ -218,7 +220,7 @@ def _conditions(
     order = (*_CLIMATE, "load", "memory", "other")
     for one in sorted(chosen, key=lambda one: order.index(one.kind) if one.kind in order else 99):
         panels.setdefault(_panel(one), []).append(one)
-    most = max(_FEWEST // 2, CONDITION_POINTS // len(chosen))
+    most = min(MOST_POINTS, max(_FEWEST // 2, CONDITION_POINTS // len(chosen)))
     data: list[dict[str, Any]] = []
     axes: list[tuple[str, dict[str, Any]]] = []
     place = 0
@@ -230,8 +232,8 @@ def _conditions(
             shown, size = scale.name, scale.size
         label = plain(", ".join(filter(None, [_WORDS.get(kind, kind), shown])), 24)
         axes.append((label, {} if kind == "temperature" else {"rangemode": "tozero"}))
-        for one in members:
-            step = max(1, math.ceil(len(one.t_s) / most))
+        for whole in members:
+            one = thinned(whole, most)
             scaled = one.values * (_SIZES.get(one.unit, 1.0) / size)
             data.append(
                 {
@@ -239,8 +241,8 @@ def _conditions(
                     "mode": "lines" if len(one.t_s) > 1 else "markers",
                     "name": plain(one.name, 30),
                     "yaxis": _y(panel),
-                    "x": times(one.t_s[::step]),
-                    "y": fives(scaled[::step]),
+                    "x": times(one.t_s),
+                    "y": curve(scaled),
                     "line": {
                         "width": 1.5,
                         "color": PALETTE[place % len(PALETTE)],

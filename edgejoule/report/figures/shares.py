@@ -230,7 +230,7 @@ def _points(parts: Sequence[Share], field: str, name: str, colour: str) -> dict[
             "line": {"width": 1.3, "color": colour},
         },
         "hoverinfo": "text",
-        "hovertext": [_hover(one, field) for one in parts],
+        "hovertext": [_hover(one) for one in parts],
         **errors([_percent(getattr(one, f"{field}_half")) for one in parts], "y"),
     }
     if field == "dynamic":
@@ -238,12 +238,17 @@ def _points(parts: Sequence[Share], field: str, name: str, colour: str) -> dict[
     return trace
 
 
-def _hover(one: Share, field: str) -> str:
-    value = getattr(one, field)
+def _hover(one: Share) -> str:
+    """Return what both points of a layer say, so that the page holds it once."""
     lines = [wrapped(one.name), f"{percent(one.time)} % of the time"]
-    lines.append(f"{percent(value)} % of the {field} energy")
-    if one.time and value is not None:
-        lines.append(f"{value / one.time:.3g} times the mean power")
+    for word, value, mean in (
+        ("gross", one.gross, "mean power"),
+        ("dynamic", one.dynamic, "mean above idle"),
+    ):
+        if value is not None:
+            lines.append(f"{word} energy {percent(value)} %")
+            if one.time:
+                lines[-1] += f": {value / one.time:.3g} times the {mean}"
     if one.bar is not None and one.bar.doubtful:
         lines.append("known together only, or not told from the others")
     return "<br>".join(lines)

@@ -68,9 +68,13 @@ def unit_for(values: Iterable[float | None], table: Sequence[tuple[str, float]])
 
 def five(value: float | None) -> float | int | None:
     """Return a number with five significant digits as plain Python, None unless it is finite."""
+    return _digits(value, SIGNIFICANT)
+
+
+def _digits(value: float | None, digits: int) -> float | int | None:
     if value is None or not math.isfinite(value):
         return None
-    rounded = float(f"{value:.{SIGNIFICANT}g}")
+    rounded = float(f"{value:.{digits}g}")
     if not math.isfinite(rounded):  # the greatest numbers round to what is none
         return value
     return int(rounded) if rounded.is_integer() and abs(rounded) < 1e15 else rounded
@@ -79,6 +83,11 @@ def five(value: float | None) -> float | int | None:
 def fives(values: Iterable[float | None]) -> list[float | int | None]:
     """Return `five` of each."""
     return [five(None if value is None else float(value)) for value in values]
+
+
+def curve(values: Iterable[float]) -> list[float | int | None]:
+    """Return a curve's values with four digits, as many as a label shows and a screen has."""
+    return [_digits(float(value), 4) for value in values]
 
 
 def faded(colour: str, alpha: float) -> str:
@@ -199,7 +208,7 @@ def errors(halves: Sequence[float | int | None], direction: str = "x") -> dict[s
         f"error_{direction}": {
             "type": "data",
             # Of null plotly makes a bar of no length, as if it were certain; of a word none.
-            "array": ["unknown" if half is None else half for half in halves],
+            "array": ["unknown" if half is None else _digits(half, 3) for half in halves],
             "color": NEUTRAL,
             "thickness": 1.2,
             "width": 3,

@@ -7,9 +7,20 @@ const DARK = matchMedia("(prefers-color-scheme: dark)");
 const parsed = new Map();
 let leftRuns = null; // places of the runs that pass the overview's filters, null for all
 
+// Lists that stand several times are in the page once (packed.py).
+function unpacked(value, lists) {
+  if (Array.isArray(value)) return value.map((item) => unpacked(item, lists));
+  if (value === null || typeof value !== "object") return value;
+  if ("$" in value) return value.back ? [...lists[value.$], ...lists[value.$].slice().reverse()] : lists[value.$];
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, unpacked(item, lists)]));
+}
+
 // What the page holds of a run, or of all of them ("all").
 function dataOf(run) {
-  if (!parsed.has(run)) parsed.set(run, JSON.parse(document.getElementById(`data-${run}`).textContent));
+  if (!parsed.has(run)) {
+    const { lists, ...held } = JSON.parse(document.getElementById(`data-${run}`).textContent);
+    parsed.set(run, unpacked(held, lists));
+  }
   return parsed.get(run);
 }
 

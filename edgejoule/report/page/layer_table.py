@@ -15,6 +15,9 @@ from edgejoule.report.tables import LayerRow, RunTables
 from edgejoule.report.text import energy, percent, printable
 
 
+_DIGITS = 4  # as many as the table shows; of a half-width two
+
+
 @dataclass(frozen=True)
 class _Seen:
     """A layer with what is known of its energy."""
@@ -47,7 +50,8 @@ def layer_table(run: RunTables) -> dict[str, Any]:
         if any(value is not None for value in values):
             columns.append({"title": title, "kind": kind, "help": meaning})
             cells.append(values)
-    return {"columns": columns, "rows": plain([list(row) for row in zip(*cells, strict=True)])}
+    rows = plain([list(row) for row in zip(*cells, strict=True)], _DIGITS)
+    return {"columns": columns, "rows": rows}
 
 
 def _pieces(rollup: Rollup | None) -> Mapping[int, Piece]:
@@ -123,7 +127,7 @@ def _columns(
 
 
 def _pair(value: float | None, half: float | None) -> Any:
-    return value if value is None or half is None else [value, half]
+    return value if value is None or half is None else [value, float(f"{half:.2g}")]
 
 
 def _operation(one: _Seen) -> str | None:

@@ -23,9 +23,10 @@ from edgejoule.errors import MeasurementError
 from edgejoule.report.markdown import reading_guide
 from edgejoule.report.overview import Overview
 from edgejoule.report.page.overview_table import overview_table
+from edgejoule.report.page.packed import packed
 from edgejoule.report.page.prose import html
 from edgejoule.report.page.run_page import drawn, run_page
-from edgejoule.report.page.values import embedded
+from edgejoule.report.page.values import embedded, plain
 from edgejoule.report.repeats import repeats_section
 from edgejoule.report.text import printable
 
@@ -71,8 +72,10 @@ def page_text(name: str, found: Gathered, made: str) -> str:
             damaged=[(run, why.split(f"{run}: ", 1)[-1]) for run, why in found.damaged],
             unfinished=found.unfinished,
             pages=pages,
-            data=[_trusted(embedded({"figures": drawn(across)}, FIGURE_DIGITS))]
-            + [_trusted(embedded(page.embedded, FIGURE_DIGITS)) for page in pages],
+            data=[
+                _trusted(embedded(packed(plain(one, FIGURE_DIGITS)), FIGURE_DIGITS))
+                for one in ({"figures": drawn(across)}, *(page.embedded for page in pages))
+            ],
             style=_trusted(_read("style.css")),
             scripts=[_trusted(script) for script in scripts],
             licence=_trusted(_read("plotly-licence.txt").strip()),
