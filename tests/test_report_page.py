@@ -332,7 +332,7 @@ def test_simulated_is_said_in_the_heading_or_with_each_figure() -> None:
     (gross,) = (
         column for column in overview_table([made_up], ["a"]).columns if column.key == "gross"
     )
-    assert gross.title == "gross (simulated)"
+    assert (gross.title, gross.mark) == ("gross", "simulated")
     table = overview_table([made_up, measured], ["a", "b"])
     place = [column.key for column in table.columns].index("gross")
     assert table.columns[place].title == "gross"

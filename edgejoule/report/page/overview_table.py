@@ -19,13 +19,13 @@ class Cell:
     Attributes:
         text: What it says.
         sort: What it is sorted by: a number, a text, or None, which comes last.
-        half: The half-width behind the figure, empty without one.
+        below: What belongs to the figure and stands below it, empty for nothing.
         mark: What must stand with the figure, empty for nothing.
     """
 
     text: str = ABSENT
     sort: float | str | None = None
-    half: str = ""
+    below: str = ""
     mark: str = ""
 
 
@@ -37,6 +37,7 @@ class Column:
         key: Its name in the page.
         title: Its heading.
         unit: The unit, in the heading.
+        mark: What must stand with all its figures, empty for nothing.
         help: What it means, one sentence.
         numeric: Whether it holds numbers.
         narrow: Whether a phone shows it at once.
@@ -47,6 +48,7 @@ class Column:
     title: str
     help: str
     unit: str = ""
+    mark: str = ""
     numeric: bool = False
     narrow: bool = False
     filtered: bool = False
@@ -87,12 +89,11 @@ _BEFORE: tuple[tuple[Column, Callable[[Overview], object]], ...] = (
     (Column("model", "network", "As asked for", filtered=True), lambda o: o.model),
     (Column("dtype", "precision", "Type of the numbers", filtered=True), lambda o: o.dtype),
     (Column("backend", "runtime", "What ran it", filtered=True), lambda o: o.backend),
-    (Column("mode", "power mode", "The board's power mode", filtered=True), lambda o: o.mode),
+    (Column("mode", "mode", "The board's power mode", filtered=True), lambda o: o.mode),
     (Column("board", "board", "Board or machine", filtered=True), lambda o: o.board),
     (Column("batch", "batch", "Images of an inference"), lambda o: o.batch),
 )
 _BEHIND: tuple[tuple[Column, Callable[[Overview], object]], ...] = (
-    (Column("method", "layers by", "How energies of layers were found"), lambda o: o.method),
     (Column("device", "device", "GPU or CPU it ran on"), lambda o: o.device),
 )
 
@@ -145,8 +146,8 @@ def _figures(overviews: Sequence[Overview]) -> list[tuple[Column, list[Cell]]]:
     joules, scale = _joules(overviews)
     found = []
     for key, title, unit, meaning, narrow, of_power, cell in (*_TIMES, *_powers(joules, scale)):
-        heading = f"{title} ({SIMULATED})" if of_power and whole else title
-        column = Column(key, heading, meaning, unit, True, narrow)
+        mark = SIMULATED if of_power and whole else ""
+        column = Column(key, title, meaning, unit, mark, True, narrow)
         shown = _marked(cell, each=not whole) if of_power else cell
         found.append((column, [shown(one) for one in overviews]))
     return found
@@ -209,22 +210,23 @@ def _short(value: float) -> str:
 def _energy(value_mj: float | None, half_mj: float | None, scale: float) -> Cell:
     if value_mj is None:
         return Cell()
-    half = "" if half_mj is None else f"{half_mj * scale:.2g}"
+    half = "" if half_mj is None else f"± {half_mj * scale:.2g}"
     return Cell(_short(value_mj * scale), value_mj, half)
 
 
 def _memory(one: Overview) -> Cell:
     if one.memory_mib is None:
         return Cell()
-    limit = "" if one.memory_limit_mib is None else f" of {one.memory_limit_mib:.0f}"
-    return Cell(f"{one.memory_mib:.0f}{limit}", one.memory_mib)
+    limit = "" if one.memory_limit_mib is None else f"of {one.memory_limit_mib:.0f}"
+    return Cell(f"{one.memory_mib:.0f}", one.memory_mib, limit)
 
 
 def _duplication(one: Overview) -> Cell:
     if one.duplication_slope is None:
         return Cell()
-    count = "" if one.duplication_layers is None else f" ({one.duplication_layers})"
-    return Cell(f"{percent(one.duplication_slope)}{count}", one.duplication_slope)
+    count = one.duplication_layers
+    layers = "" if count is None else f"{count} layer{'' if count == 1 else 's'}"
+    return Cell(percent(one.duplication_slope), one.duplication_slope, layers)
 
 
 _TIMES: tuple[_Figure, ...] = (
@@ -274,16 +276,18 @@ _REST: tuple[_Figure, ...] = (
         "closure",
         "closure",
         "%",
-        "Energy of layers and gap over that of the inference measured apart",
+        "Energy of layers and gap over that of the inference measured apart; below it how "
+        "energies of layers were found",
         True,
         True,
-        lambda o: _number(o.closure_gross, percent),
+        lambda o: replace(_number(o.closure_gross, percent), below=printable(o.method or "")),
     ),
     (
         "duplication",
-        "duplication",
+        "dupl. slope",
         "%",
-        "What one more execution of a layer costs, over what was attributed to it: median",
+        "Duplication slope: what one more execution of a layer costs, over what was attributed "
+        "to it; median",
         True,
         True,
         _duplication,
