@@ -370,9 +370,13 @@ def test_a_stopped_terminal_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -
         termios.tcflow(writing, termios.TCOOFF)  # Ctrl-S
         for _ in range(5000):  # more than any buffer holds
             panel.draw([(("two", ""),)])
+        for number in range(9):
+            panel.line(f"line {number} waits")
         termios.tcflow(writing, termios.TCOON)
         panel.draw([(("three", ""),)])
-        assert b"three" in os.read(reading, 99999)
+        seen = os.read(reading, 99999)
+        assert seen.index(b"line 8 waits") < seen.index(b"three")
+        assert seen.count(b" waits") == 9
     os.close(reading)
 
 

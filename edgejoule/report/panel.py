@@ -2,8 +2,9 @@
 
 The cursor is never hidden and the lines never wrap, so that a program that is killed leaves a
 usable terminal. Where the terminal has become narrower its lines have been wrapped by it: then the
-panel takes the rows that they take now. A terminal that takes no more (Ctrl-S, a full pipe) or that
-is gone costs a picture, never time.
+panel takes the rows that they take now. A terminal that takes no more (Ctrl-S, a full pipe) costs
+pictures while it is drawn on, and lines wait; who takes the panel away waits for the terminal. One
+that is gone costs nothing.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class Panel:
         self._stream = stream
         self._colour = colour
         self._drawn: list[Line] = []
+        self._waiting: list[str] = []
         self._gone = False
 
     def size(self) -> tuple[int, int]:
@@ -81,18 +83,25 @@ class Panel:
         if self._takes_no_more():
             return
         shown = list(lines)[: max(1, self.size()[1] - 1)]
-        self._write(self._start() + self._frame(shown))
+        self._write(self._start() + self._those_waiting() + self._frame(shown))
         self._drawn = shown
 
     def line(self, text: str) -> None:
-        """Write a line that stays, above the panel."""
-        self._write(self._start() + text + "\n" + self._frame(self._drawn))
+        """Write a line that stays, above the panel; it waits while the terminal is stopped."""
+        self._waiting.append(text)
+        if not self._takes_no_more():
+            self._write(self._start() + self._those_waiting() + self._frame(self._drawn))
 
     def clear(self) -> None:
-        """Take the panel away."""
-        if self._drawn:
-            self._write(self._start())
+        """Take the panel away, and write the lines that waited."""
+        if self._drawn or self._waiting:
+            self._write(self._start() + self._those_waiting())
             self._drawn = []
+
+    def _those_waiting(self) -> str:
+        text = "".join(f"{line}\n" for line in self._waiting)
+        self._waiting = []
+        return text
 
     def _start(self) -> str:
         """Return what goes to the panel's first column and erases it."""
