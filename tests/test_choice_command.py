@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +134,16 @@ def test_a_run_that_cannot_be_read_is_named(
     assert found["damaged"][0].startswith("large: ")
     assert report_best.main([str(dataset)]) == 0
     assert "these cannot be read:\n  large: " in capsys.readouterr().out
+
+
+def test_a_terminal_without_the_signs_gets_escapes(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(data, encoding="ascii"))
+    assert report_best.main([str(dataset)]) == 0
+    sys.stdout.flush()
+    assert b"40 \\xb1 0.5 mJ gross per frame" in data.getvalue()
 
 
 def test_models(dataset: Path, capsys: pytest.CaptureFixture[str]) -> None:
