@@ -85,6 +85,23 @@ def test_the_same_bytes_each_time(run: RunTables, written: dict[str, Path], tmp_
         assert path.read_bytes() == written[path.name].read_bytes()
 
 
+def test_an_unknown_interval_is_no_interval_of_no_length(run: RunTables, tmp_path: Path) -> None:
+    """Its caps would say that the share is certain."""
+
+    def caps(of: RunTables, folder: str) -> int:
+        (path,) = (p for p in write_figures(tmp_path / folder, of, ()) if p.name == "shares.svg")
+        return sum(
+            "LineCollection" in str(one.get("id")) for one in ET.parse(path).getroot().iter()
+        )
+
+    (best, *others) = run.rollups
+    bare = tuple(
+        replace(piece, amount=replace(piece.amount, gross_half_mj=None)) for piece in best.pieces
+    )
+    assert caps(run, "known") == 1
+    assert caps(replace(run, rollups=(replace(best, pieces=bare), *others)), "bare") == 0
+
+
 def test_what_compares_runs(tmp_path: Path) -> None:
     said: list[str] = []
     found = write_figures(tmp_path, None, RUNS, said.append)

@@ -14,7 +14,6 @@ from edgejoule.report.page.values import plain
 from edgejoule.report.tables import LayerRow, RunTables
 from edgejoule.report.text import energy, percent, printable
 
-
 _DIGITS = 4  # as many as the table shows; of a half-width two
 
 

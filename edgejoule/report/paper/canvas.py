@@ -62,7 +62,7 @@ def figure(height_mm: float) -> Any:
     """Return an empty figure of one column's width."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(WIDTH_IN, height_mm / 25.4))
+    return Figure(figsize=(WIDTH_IN, height_mm / 25.4), dpi=DPI)
 
 
 def name(text: object, width: int) -> str:
@@ -108,15 +108,21 @@ def place(fig: Any, axes: Sequence[Any], marks: Sequence[str], *, legend: Any = 
     for index, one in enumerate(axes):
         one.set_position([0.4 + index * each, 0.3, each * 0.9, max(0.1, top - 0.3)])
     renderer = _renderer(fig)
-    rooms = [_room(one, renderer, fig.dpi) for one in axes]
-    left, bottom = rooms[0][0], max(room[1] for room in rooms)
+    left = _beyond(axes[0].yaxis, axes[0], renderer, "x0") / fig.dpi
+    bottom = max(_beyond(one.xaxis, one, renderer, "y0") for one in axes) / fig.dpi
+    titles = [_title_offsets(one, renderer) for one in axes]
     start = (left + 0.06) / width
     usable = 1 - start - 0.1 / width
     each = (usable - gap * (len(axes) - 1) / width) / len(axes)
     floor = (bottom + below) / height
     for index, one in enumerate(axes):
         x = start + index * (each + gap / width)
-        one.set_position([x, floor, each, max(0.1, top - floor)])
+        tall = max(0.1, top - floor)
+        one.set_position([x, floor, each, tall])
+        # Where it knows that, an axis does not lay out all its labels once more each time.
+        beside, under = titles[index]
+        one.yaxis.set_label_coords(-beside / (each * width * fig.dpi), 0.5)
+        one.xaxis.set_label_coords(0.5, -under / (tall * height * fig.dpi))
 
 
 def save(fig: Any, folder: Path, key: str) -> list[Path]:
@@ -127,17 +133,30 @@ def save(fig: Any, folder: Path, key: str) -> list[Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for kind, metadata in (("svg", {"Date": None, "Creator": None}), ("png", {"Software": None})):
+    for kind, write in (("svg", _write_svg), ("png", _write_png)):
         target = folder / f"{key}.{kind}"
         temporary = folder / f".{key}.{kind}.tmp"
         try:
-            more = {"pil_kwargs": {"compress_level": 3}} if kind == "png" else {}  # half the time
-            fig.savefig(temporary, format=kind, dpi=DPI, metadata=metadata, **more)
+            write(fig, temporary)
             temporary.replace(target)
         finally:
             temporary.unlink(missing_ok=True)
         written.append(target)
     return written
+
+
+def _write_png(fig: Any, target: Path) -> None:
+    """Write a figure as PNG without a transparency that nothing in it has: half of the time."""
+    from PIL import Image
+
+    canvas = fig.canvas  # that of `place`, which has measured these texts already
+    canvas.draw()
+    picture = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba())
+    picture.convert("RGB").save(target, format="png", dpi=(DPI, DPI), compress_level=3)
+
+
+def _write_svg(fig: Any, target: Path) -> None:
+    fig.savefig(target, format="svg", metadata={"Date": None, "Creator": None})
 
 
 def remove(folder: Path, key: str) -> None:
@@ -177,11 +196,16 @@ def _renderer(fig: Any) -> Any:
     return FigureCanvasAgg(fig).get_renderer()
 
 
-def _room(axes: Any, renderer: Any, dpi: float) -> tuple[float, float]:
-    """Return what the labels take left of and below the axes, inches."""
+def _beyond(axis: Any, axes: Any, renderer: Any, side: str) -> float:
+    """Return how far an axis' labels reach beyond the axes at one side, dots."""
+    inner, outer = axes.get_window_extent(renderer), axis.get_tightbbox(renderer)
+    return 0.0 if outer is None else max(0.0, getattr(inner, side) - getattr(outer, side))
+
+
+def _title_offsets(axes: Any, renderer: Any) -> tuple[float, float]:
+    """Return how far left of and below the axes their titles stand, dots; measured before."""
     box = axes.get_window_extent(renderer)
-    left, below = axes.yaxis.get_tightbbox(renderer), axes.xaxis.get_tightbbox(renderer)
     return (
-        0.0 if left is None else max(0.0, (box.x0 - left.x0) / dpi),
-        0.0 if below is None else max(0.0, (box.y0 - below.y0) / dpi),
+        box.x0 - axes.yaxis.label.get_position()[0],
+        box.y0 - axes.xaxis.label.get_position()[1],
     )

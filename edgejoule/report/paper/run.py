@@ -68,11 +68,11 @@ def layers_figure(run: RunTables) -> Any:
             )
         _rest(right, bars, [one.gross_mj for one in amounts], scale)
         right.set_xlabel(f"energy, {scale.name}")
-        right.set_yticks(places, [""] * len(bars))
+        right.set_yticks([])
         legend = _layers_legend(bars, method_words(rollup))
     for one in axes:
         one.set_ylim(len(bars) - 0.4, -0.6)
-        one.tick_params(axis="y", length=0)
+        one.tick_params(axis="y", length=0, left=False)
         one.locator_params(axis="x", nbins=5 if len(axes) == 1 else 4)
         grid(one, "x")
     place(fig, axes, run.marks, legend=legend)
@@ -136,7 +136,7 @@ def operations_figure(run: RunTables) -> Any:
         _error_bars(axes, [(v, y, 100 * half) for y, v, half in known if half is not None])
     axes.set_yticks(range(len(rows)), [name(one.name, 26) for one in rows])
     axes.set_ylim(len(rows) - 0.45, -0.55)
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, left=False)
     axes.set_xlabel(f"share of an inference, %\n(energy: {method_words(rollup)})")
     grid(axes, "x")
     place(fig, [axes], run.marks, legend=(handles, [word for _, word, _ in kinds], 3))
@@ -156,12 +156,14 @@ def shares_figure(run: RunTables) -> Any:
     fig = figure(66)
     axes = fig.add_subplot()
     axes.plot([0, 108 * most], [0, 108 * most], color=NEUTRAL, linewidth=0.8, linestyle="--")
-    axes.errorbar(
-        [100 * (one.time or 0.0) for one in parts],
-        [100 * (one.gross or 0.0) for one in parts],
-        yerr=[100 * (one.gross_half or 0.0) for one in parts],
-        fmt="none", **{**_ERROR, "ecolor": NEUTRAL},
-    )  # fmt: skip
+    known = [one for one in parts if one.gross_half is not None]
+    if known:  # of the others nothing is known: no bar, not one of no length
+        axes.errorbar(
+            [100 * (one.time or 0.0) for one in known],
+            [100 * (one.gross or 0.0) for one in known],
+            yerr=[100 * (one.gross_half or 0.0) for one in known],
+            fmt="none", **{**_ERROR, "ecolor": NEUTRAL},
+        )  # fmt: skip
     for hollow in (False, True):
         chosen = [one for one in parts if _doubtful(one) is hollow]
         axes.scatter(
