@@ -57,7 +57,8 @@ def run_blocks(heading: str) -> dict[str, Any]:
     texts = [text for title, _, text in blocks() if title == heading]
     assert texts, f"docs/Extending.md has no Python under {heading!r}"
     for text in texts:
-        exec(compile(text, f"{PAGE.name}: {heading}", "exec"), module.__dict__)
+        # In angle brackets: coverage looks for no file of that name.
+        exec(compile(text, f"<{PAGE.name}: {heading}>", "exec"), module.__dict__)
     return module.__dict__
 
 
