@@ -6,6 +6,8 @@ line on stderr and the exit code; everything else is a bug and keeps its traceba
 
 from __future__ import annotations
 
+import contextlib
+import io
 import sys
 from collections.abc import Callable
 
@@ -76,6 +78,7 @@ def run_command(command: Callable[[], int | None], *, debug: bool = False) -> in
 
     With `debug` the traceback is shown as well. Ctrl-C outside a measurement is exit 130.
     """
+    forgive_encoding()
     try:
         return command() or EXIT_DONE
     except EdgejouleError as error:
@@ -92,3 +95,14 @@ def run_command(command: Callable[[], int | None], *, debug: bool = False) -> in
         # The reader of our output went away (`| head`): not an error of ours.
         sys.stderr.close()
         return EXIT_DONE
+
+
+def forgive_encoding() -> None:
+    r"""Let standard output take any text: `\xb1` where the encoding has no plus-minus sign.
+
+    Names of models and runs are in any script, and figures have signs that ASCII lacks; a result
+    that was found must not end in a traceback because of where it is printed to.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        with contextlib.suppress(OSError, ValueError):  # it is closed
+            sys.stdout.reconfigure(errors="backslashreplace")

@@ -1,5 +1,6 @@
 """The installed command `edgejoule` hands its arguments to the scripts' own commands."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,3 +42,20 @@ def test_the_verbs_status_is_the_commands(tmp_path):
     unknown = edgejoule("measure", "--model", "resnet81", "--sensor", "none")
     assert unknown.returncode == 2
     assert "resnet18" in unknown.stderr  # the networks of the checkout that one works in
+
+
+def test_an_encoding_without_a_sign_ends_no_command():
+    code = (
+        "from edgejoule.errors import run_command\n"
+        "raise SystemExit(run_command(lambda: print('1 \\u00b1 2 mJ, \\u7f51')))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "1 \\xb1 2 mJ, \\u7f51\n"

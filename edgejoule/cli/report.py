@@ -13,7 +13,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from edgejoule.errors import run_command
+from edgejoule.errors import EXIT_DONE, EXIT_WRONG, run_command
+from edgejoule.report.text import printable
 
 VERBS = {
     "best": ("report_best", "which measured run meets given limits with the least energy"),
@@ -64,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     arguments = build_parser().parse_args(words)
 
-    def report() -> None:
+    def report() -> int:
         from edgejoule.report.everything import write_everything
         from edgejoule.report.write import gather
 
@@ -79,6 +80,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         for path in written:
             print(path)
+        for name, why in found.damaged:
+            _say(f"not readable: {printable(name)}: {printable(why.split(f'{name}: ', 1)[-1])}")
+        return EXIT_WRONG if found.damaged and not found.runs else EXIT_DONE
 
     with _terminable():
         return run_command(report, debug=arguments.debug)

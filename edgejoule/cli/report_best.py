@@ -8,7 +8,6 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgejoule.cli.report_streams import forgive
 from edgejoule.errors import EXIT_DONE, EXIT_WRONG, UsageError, run_command
 
 _DESCRIPTION = """\
@@ -110,7 +109,6 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = build_parser().parse_args(argv)
-    forgive()
     return run_command(lambda: _best(arguments), debug=arguments.debug)
 
 

@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from edgejoule.cli.report_streams import forgive
 from edgejoule.errors import run_command
 
 FAIL_ON = ("latency", "energy", "power", "layers")
@@ -84,7 +83,6 @@ def _kinds(text: str) -> tuple[str, ...]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = build_parser().parse_args(argv)
-    forgive()
 
     def command() -> int:
         from edgejoule.report.compare.command import run

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgejoule.cli.report_streams import forgive
 from edgejoule.errors import UsageError, run_command
 
 if TYPE_CHECKING:
@@ -73,7 +72,6 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code."""
     arguments = build_parser().parse_args(argv)
-    forgive()
     return run_command(lambda: _trace(arguments), debug=arguments.debug)
 
 
