@@ -158,3 +158,22 @@ def test_as_many_workers_as_this_process_may_use(monkeypatch: pytest.MonkeyPatch
     assert [workers.worker_count(runs) for runs in (0, 1, 3, 20)] == [1, 1, 3, 4]
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3})
     assert workers.worker_count(20) == 1
+
+
+def test_nothing_readable_is_an_error_and_what_is_not_is_named(
+    dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "data" / "bro\x1bken"
+    broken.mkdir(parents=True)
+    (broken / "run.json").write_text("{")
+    words = ["-o", str(tmp_path / "out"), "--quiet", "--no-figures"]
+    assert main([str(tmp_path / "data"), *words]) == 1
+    assert main([str(broken), *words]) == 1
+    assert "not readable: bro\\x1bken: " in capsys.readouterr().err
+    shutil.copytree(dataset / "lenet", tmp_path / "data" / "lenet")
+    assert main([str(tmp_path / "data"), *words]) == 0
+    assert "not readable: bro\\x1bken: " in capsys.readouterr().err
+    text = (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+    assert "| duplication slope % | verdict |" in text
+    assert "| 45.2 | - | - | broken |" in text
+    assert "- lenet: **broken**: no clean pass was recorded" in text

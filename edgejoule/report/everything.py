@@ -61,7 +61,7 @@ def write_everything(
     written = [folder / file for file in ("report.html", "report.md", "report.json", "summary.csv")]
     page, words, document, summary = written
     machine_files.write_whole(page, page_text(name, found, made).encode())
-    text = markdown.report(name, found.runs, found.damaged, found.unfinished)
+    text = markdown.report(name, found.runs, found.damaged, found.unfinished, found.overviews)
     machine_files.write_whole(words, text.encode())
     machine_files.write_report_json(document, name, found)
     machine_files.write_summary_csv(summary, found.overviews)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgejoule.report.overview import Overview
 from edgejoule.report.repeats import repeats_section
 from edgejoule.report.sections import section
 from edgejoule.report.tables import RunTables, number, part
-from edgejoule.report.text import ABSENT, energy, markdown, markdown_table, ms, power
+from edgejoule.report.text import ABSENT, energy, markdown, markdown_table, ms, percent, power
 
 
 def report(
@@ -19,6 +20,7 @@ def report(
     runs: Sequence[RunTables],
     damaged: Sequence[tuple[str, str]] = (),
     unfinished: int = 0,
+    overviews: Sequence[Overview] = (),
 ) -> str:
     """Return the whole report.
 
@@ -27,6 +29,7 @@ def report(
         runs: The runs, in the order in which they are shown.
         damaged: Name and reason of each directory that could not be read.
         unfinished: Runs that were cut off and wait for `data_version.py recover`.
+        overviews: The runs' rows, for what is known of them beside latency and energy.
     """
     lines = [f"# edgejoule: {markdown(title)}", ""]
     lines += [f"{len(runs)} run{'' if len(runs) == 1 else 's'}.", ""]
@@ -35,7 +38,9 @@ def report(
         which = "All" if simulated == len(runs) else f"{simulated} of {len(runs)}"
         lines += [f"**{which}: power and energy are simulated, not measured.**", ""]
     if runs:
-        lines += [overview(runs), "", *reading_guide(runs), ""]
+        lines += [overview(runs), ""]
+        lines += judgement(overviews)
+        lines += [*reading_guide(runs), ""]
     lines += repeats_section(runs)
     if damaged:
         lines += ["## Not readable", ""]
@@ -72,6 +77,38 @@ def overview(runs: Sequence[RunTables]) -> str:
             ]
         )
     return markdown_table(header, rows, {3, 4, 5, 6, 7, 8})
+
+
+def judgement(overviews: Sequence[Overview]) -> list[str]:
+    """Return a row per run of what its figures can be trusted by, and each verdict's reasons."""
+    if not overviews:
+        return []
+    header = ["run", "throughput 1/s", "peak power", "memory MiB", "limit MiB", "hottest \u00b0C"]
+    header += ["closure %", "duplication slope %", "verdict"]
+    rows = []
+    for one in overviews:
+        word = " (simulated)" if one.simulated else ""
+        made = [
+            ABSENT if one.peak_w is None else power(one.peak_w * 1e3),
+            percent(one.closure_gross),
+            percent(one.duplication_slope),
+        ]
+        peak, closure, slope = (text if text == ABSENT else f"{text}{word}" for text in made)
+        memory, limit = (
+            ABSENT if value is None else f"{value:.0f}"
+            for value in (one.memory_mib, one.memory_limit_mib)
+        )
+        hottest = ABSENT if one.temperature_c is None else f"{one.temperature_c:.1f}"
+        name = f"[{markdown(one.run)}](#{anchor(one.run)})"
+        rows.append([name, ms(one.throughput_hz), peak, memory, limit, hottest, closure, slope,
+                     one.verdict])  # fmt: skip
+    lines = [markdown_table(header, rows, set(range(1, 8))), ""]
+    said = [
+        f"- {markdown(one.run)}: **{one.verdict}**: {markdown('; '.join(one.reasons))}"
+        for one in overviews
+        if one.reasons
+    ]
+    return [*lines, *said, ""] if said else lines
 
 
 def reading_guide(runs: Sequence[RunTables]) -> list[str]:
