@@ -20,7 +20,14 @@ from typing import Any
 
 from edgejoule.dataset.versions.dagshub import token_from_environment
 from edgejoule.dataset.versions.token_pipe import token_pipe
-from edgejoule.errors import EXIT_DONE, EXIT_INTERRUPTED, EXIT_WRONG, Interrupted, UsageError
+from edgejoule.errors import (
+    EXIT_DONE,
+    EXIT_INTERRUPTED,
+    EXIT_WRONG,
+    EdgejouleError,
+    Interrupted,
+    UsageError,
+)
 from edgejoule.knobs import Knobs
 from edgejoule.plan import Network
 from edgejoule.processes import PROJECT_ROOT, child_environment
@@ -337,7 +344,10 @@ def conclude(campaign: Campaign) -> int:
     if any(dataset.glob("[!.]*/run.json")):
         campaign.say("Writing the report")
         found = gather(dataset, series=True)
-        report = write_everything(dataset, found)[0]
+        try:
+            report = write_everything(dataset, found)[0]
+        except EdgejouleError as error:  # what was measured, and what to do next, is still said
+            campaign.outcomes.append(Outcome("report", str(error), 0.0))
         for run in found.runs:
             if run.config.get("model") in names:
                 campaign.say(totals_line(run))

@@ -115,6 +115,18 @@ def test_all_good(tmp_path: Path, scripts: Scripts, monkeypatch: pytest.MonkeyPa
     assert "--idle-duration 120" in " ".join(map(str, found[0]["words"]))
 
 
+def test_a_report_that_cannot_be_written_costs_only_the_report(
+    tmp_path: Path, scripts: Scripts
+) -> None:
+    (tmp_path / "d" / "report.html").mkdir(parents=True)
+    code, said, campaign = run(tmp_path, scripts, ["a"])
+    assert code == 1
+    assert "1 of 1 networks done" in said
+    assert f"cannot write {tmp_path / 'd' / 'report.html'}" in said
+    assert said.splitlines()[-1].startswith("Next: ")
+    assert [outcome.what for outcome in campaign.failed] == ["report"]
+
+
 def test_commands_are_understood(tmp_path: Path) -> None:
     """What a campaign types is what the real commands take."""
     from edgejoule.campaign import idle_command, measure_command, push_command, verify_command
