@@ -21,6 +21,7 @@ from edgejoule.report.everything import write_everything
 from edgejoule.report.paper import workers
 from edgejoule.report.paper.folders import folder_names
 from edgejoule.report.paper.worker import serve
+from edgejoule.report.paper.workers import Job
 from edgejoule.report.paper.write import write_figures
 from edgejoule.report.tables import RunTables, load_run
 from edgejoule.report.write import gather
@@ -97,12 +98,31 @@ def test_a_figure_without_data_does_not_keep_its_older_picture(
 @pytest.mark.once("processes of this system, whatever the Python")
 def test_workers_draw_what_one_process_draws(run: RunTables, tmp_path: Path) -> None:
     counts: list[int] = []
-    jobs = [(run, "a"), (run, "b"), (run, "c")]
-    assert workers.draw_in_workers(tmp_path / "w", jobs, 2, counts.append)
+    jobs = [Job(tmp_path / "w", run, name) for name in ("a", "b", "c")]
+    assert workers.draw_in_workers(jobs, 2, counts.append)
     assert counts == [1, 2, 3]
     for path in write_figures(tmp_path / "alone", run, ()):
-        for _, name in jobs:
-            assert (tmp_path / "w" / name / path.name).read_bytes() == path.read_bytes()
+        for job in jobs:
+            assert (tmp_path / "w" / job.name / path.name).read_bytes() == path.read_bytes()
+
+
+def test_figures_are_drawn_by_processes_that_have_no_secret(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The drawing library starts `fc-list`, which would have it in its environment."""
+    environments: list[dict[str, str]] = []
+    real = subprocess.Popen
+
+    def noted(*args: Any, **more: Any) -> Any:
+        environments.append(dict(more.get("env") or os.environ))
+        return real(*args, **more)
+
+    monkeypatch.setenv("DAGSHUB_USER_TOKEN", "secret")
+    monkeypatch.setattr(subprocess, "Popen", noted)
+    write_everything(dataset, gather(dataset, series=True), tmp_path / "out")
+    assert list((tmp_path / "out" / "figures").rglob("*.svg"))
+    assert environments
+    assert not [name for one in environments for name in one if "TOKEN" in name]
 
 
 @pytest.mark.once("processes of this system, whatever the Python")
@@ -122,7 +142,7 @@ def test_ctrl_c_leaves_no_process_and_no_half_file(run: RunTables, tmp_path: Pat
         patch.setattr(subprocess, "Popen", noted)
         with pytest.raises(KeyboardInterrupt):
             workers.draw_in_workers(
-                tmp_path, [(run, str(place)) for place in range(8)], 2, interrupt
+                [Job(tmp_path, run, str(place)) for place in range(8)], 2, interrupt
             )
     assert len(started) == 2
     for pid in started:
@@ -137,12 +157,12 @@ def test_a_worker_that_was_ended_is_said(
 ) -> None:
     monkeypatch.setattr(workers, "_WORKER", "this")  # prints, and ends
     with pytest.raises(MeasurementError, match="a process that draws figures was ended"):
-        workers.draw_in_workers(tmp_path, [(run, "a")], 1, lambda count: None)
+        workers.draw_in_workers([Job(tmp_path, run, "a")], 1, lambda count: None)
 
 
 def test_a_worker_answers_with_its_error(run: RunTables, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    jobs = [(tmp_path, run, "a"), (tmp_path / "file", run, "b"), (tmp_path, None, None)]
+    jobs = [Job(tmp_path, run, "a"), Job(tmp_path / "file", run, "b"), Job(tmp_path, None, "")]
     answers = io.BytesIO()
     serve(io.BytesIO(b"".join(map(pickle.dumps, jobs)) + b"\x80"), answers)
     answers.seek(0)

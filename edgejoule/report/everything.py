@@ -17,13 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgejoule.errors import UsageError
-from edgejoule.report.text import printable
 
 if TYPE_CHECKING:
     from edgejoule.report.write import Gathered
 
 Say = Callable[[str], None]
-_RUNS_FOR_PROCESSES = 4  # starting them takes about as long as two runs' figures
 
 
 def write_everything(
@@ -71,30 +69,26 @@ def write_everything(
 
 
 def draw_figures(folder: Path, found: Gathered, say: Say) -> list[Path]:
-    """Draw the figures for papers, many runs in several processes, and return the folder.
+    """Draw the figures for papers and return their folder, if there is any.
+
+    Always in processes of their own: the drawing library asks a program for the machine's fonts,
+    and a child gets no secret of this process.
 
     Raises:
         UsageError: They cannot be written.
     """
     from edgejoule.report.paper.folders import folder_names
-    from edgejoule.report.paper.workers import draw_in_workers, worker_count
-    from edgejoule.report.paper.write import DATASET_KEYS, write_figures
+    from edgejoule.report.paper.workers import Job, draw_in_workers, worker_count
+    from edgejoule.report.paper.write import DATASET_KEYS
 
-    total = len(found.runs)
     beside = [f"{key}.{kind}" for key in DATASET_KEYS for kind in ("svg", "png")]
     names = folder_names([run.name for run in found.runs], beside)
+    jobs = [Job(folder, None, "", found.overviews)]
+    jobs += [Job(folder, run, names[run.name]) for run in found.runs]
     try:
-        drawn = bool(write_figures(folder, None, found.overviews))
-        workers = worker_count(total)
-        if total < _RUNS_FOR_PROCESSES or workers < 2:
-            for position, run in enumerate(found.runs, 1):
-                say(f"figures of {printable(run.name)} ({position} of {total})")
-                drawn |= bool(write_figures(folder, run, found.overviews, name=names[run.name]))
-        else:
-            jobs = [(run, names[run.name]) for run in found.runs]
-            drawn |= draw_in_workers(
-                folder, jobs, workers, lambda count: say(f"figures: {count} of {total} runs")
-            )
+        drawn = draw_in_workers(
+            jobs, worker_count(len(jobs)), lambda count: say(f"figures: {count} of {len(jobs)}")
+        )
     except OSError as error:
         raise UsageError(
             f"cannot write {folder} ({error.strerror or error})", "give -o DIR, or --no-figures"

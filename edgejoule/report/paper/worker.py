@@ -1,6 +1,6 @@
 """A process that draws runs' figures: `python -m edgejoule.report.paper.worker`.
 
-    stdin   a pickle after the other: (folder, run, name of its folder)
+    stdin   a pickle after the other: `workers.Job`
     stdout  a pickle for each: whether anything was drawn, or the error
 
 It ends when stdin does, hence also when its parent is gone, and at SIGTERM, which leaves no file
@@ -16,6 +16,7 @@ import traceback
 from typing import Any, BinaryIO
 
 from edgejoule.processes import die_with_parent
+from edgejoule.report.paper.workers import Job
 from edgejoule.report.paper.write import write_figures
 
 
@@ -32,12 +33,12 @@ def serve(jobs: BinaryIO, answers: BinaryIO) -> None:
     """Answer each job of one stream on another until the first ends."""
     while True:
         try:
-            folder, run, name = pickle.load(jobs)  # noqa: S301 - from the parent's pipe
+            job: Job = pickle.load(jobs)  # noqa: S301 - from the parent's pipe
         except (EOFError, pickle.UnpicklingError):  # the parent is gone, perhaps within a job
             return
         answer: bool | Exception
         try:
-            answer = bool(write_figures(folder, run, (), name=name))
+            answer = bool(write_figures(job.folder, job.run, job.overviews, name=job.name or None))
         except OSError as error:
             answer = OSError(error.errno, error.strerror or str(error))
         except Exception:  # noqa: BLE001 - the parent must hear of any failure

@@ -1,6 +1,6 @@
-"""Figures of many runs, drawn by several processes at the same time.
+"""Figures for papers, drawn by several processes at the same time.
 
-    parent: a thread per worker -- run --> worker 0, 1, ...: python -m edgejoule.report.paper.worker
+    parent: a thread per worker -- job --> worker 0, 1, ...: python -m edgejoule.report.paper.worker
                                 <- done --
 
 Each worker is a session of its own, so that Ctrl-C reaches the parent alone, which then ends them;
@@ -17,10 +17,12 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgejoule.errors import MeasurementError
 from edgejoule.processes import child_environment
+from edgejoule.report.overview import Overview
 from edgejoule.report.tables import RunTables
 
 MOST_WORKERS = 4  # each takes 150 MB
@@ -28,26 +30,37 @@ _WORKER = "edgejoule.report.paper.worker"
 _GRACE_S = 5.0
 
 
-def worker_count(runs: int) -> int:
-    """Return how many workers draw so many runs: one per CPU that this process may use."""
+@dataclass(frozen=True)
+class Job:
+    """What one worker draws in one go.
+
+    Attributes:
+        folder: Where the runs' folders go.
+        run: The run; None: what compares runs.
+        name: The folder of the run.
+        overviews: All runs, for what compares them.
+    """
+
+    folder: Path
+    run: RunTables | None
+    name: str
+    overviews: tuple[Overview, ...] = ()
+
+
+def worker_count(jobs: int) -> int:
+    """Return how many workers do so many jobs: one per CPU that this process may use."""
     allowed = getattr(os, "sched_getaffinity", None)
     cpus = len(allowed(0)) if allowed else os.cpu_count() or 1
-    return max(1, min(runs, cpus, MOST_WORKERS))
+    return max(1, min(jobs, cpus, MOST_WORKERS))
 
 
-def draw_in_workers(
-    folder: Path,
-    runs: Sequence[tuple[RunTables, str]],
-    workers: int,
-    progress: Callable[[int], None],
-) -> bool:
-    """Draw every run's figures and return whether there was any.
+def draw_in_workers(jobs: Sequence[Job], workers: int, progress: Callable[[int], None]) -> bool:
+    """Draw all figures and return whether there was any.
 
     Args:
-        folder: Where the runs' folders go.
-        runs: Each run and its folder's name.
+        jobs: What is drawn.
         workers: How many processes.
-        progress: Told how many runs are done.
+        progress: Told how many jobs are done.
 
     Raises:
         OSError: Figures cannot be written.
@@ -60,14 +73,14 @@ def draw_in_workers(
         for _ in range(workers):
             idle.put(stack.enter_context(_worker()))
 
-        def draw(run: RunTables, name: str) -> bool:
+        def draw(job: Job) -> bool:
             worker = idle.get()
             try:
-                return _asked(worker, (folder, run, name))
+                return _asked(worker, job)
             finally:
                 idle.put(worker)
 
-        waiting = [pool.submit(draw, *one) for one in runs]
+        waiting = [pool.submit(draw, job) for job in jobs]
         try:
             for count, done in enumerate(as_completed(waiting), 1):
                 drawn |= done.result()
@@ -110,7 +123,7 @@ def _ended(process: subprocess.Popen[bytes]) -> None:
         process.stdout.close()
 
 
-def _asked(worker: subprocess.Popen[bytes], job: object) -> bool:
+def _asked(worker: subprocess.Popen[bytes], job: Job) -> bool:
     """Return what a worker says to a job; raise the error that it had."""
     assert worker.stdin is not None  # noqa: S101 (narrowing for the type checker)
     assert worker.stdout is not None  # noqa: S101
