@@ -31,6 +31,7 @@ _HELD = 1e9
 _STEP = 0.3  # of the window: how far the centre moves in a step
 _OWN_NS = 20_000.0  # by how much a layer's begin differs from the rule, at first
 _TIMING_NS = 20_000.0
+_REMEMBERED = 4.0  # inferences within the longest time constant
 _GAP_RIDGE = 1e-4  # pulls the powers of gaps together, where data do not tell them
 
 
@@ -189,6 +190,17 @@ def totals(guess: Guess, columns: Columns) -> Floats:
     return np.array(found, np.float64)
 
 
+def _longest_tau_ns(problem: Problem) -> float:
+    """Return the longest low-pass worth asking for.
+
+    A low-pass over very many inferences tells no layer from another, and costs a look back at each
+    of them: with inferences of 50 us a constant of three refreshes took minutes to fit.
+    """
+    start = problem.exposure.start
+    period = float(start[-1] - start[0]) / max(1, len(start) - 1)
+    return min(3 * problem.refresh_ns, max(0.1 * problem.refresh_ns, _REMEMBERED * period))
+
+
 def moved(problem: Problem, guess: Guess, columns: Columns, step: Floats) -> Guess:
     """Return a guess after a step, within what can be."""
     refresh, exposure = problem.refresh_ns, problem.exposure
@@ -199,7 +211,7 @@ def moved(problem: Problem, guess: Guess, columns: Columns, step: Floats) -> Gue
     window = min(max(window, _WINDOWS[0] * refresh), _WINDOWS[1] * refresh)
     room = max(guess.tau_ns, 0.1 * guess.window_ns) ** 2
     spread = guess.spread_ns2 + float(np.clip(value.get("spread", 0.0), -room, 2 * room))
-    spread = min(max(spread, 0.0), (3 * refresh) ** 2)
+    spread = min(max(spread, 0.0), _longest_tau_ns(problem) ** 2)
     placement = guess.placement.copy()
     if "start" in value:
         gap = exposure.mean_free
