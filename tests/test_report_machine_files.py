@@ -23,9 +23,9 @@ from edgejoule.report.machine_files import (
     report_document,
     write_report_json,
     write_summary_csv,
-    write_whole,
 )
 from edgejoule.report.overview import Overview
+from edgejoule.report.target import write_whole
 from edgejoule.report.write import Gathered, gather
 from tests import support_tables
 from tests.support_dataset import Plan, build_run

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgejoule.errors import UsageError
+from edgejoule.report.target import run_around, write_whole
 
 if TYPE_CHECKING:
     from edgejoule.report.write import Gathered
@@ -58,9 +59,9 @@ def write_everything(
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     written = [folder / file for file in ("report.html", "report.md", "report.json", "summary.csv")]
     page, words, document, summary = written
-    machine_files.write_whole(page, page_text(name, found, made).encode())
+    write_whole(page, page_text(name, found, made).encode())
     text = markdown.report(name, found.runs, found.damaged, found.unfinished, found.overviews)
-    machine_files.write_whole(words, text.encode())
+    write_whole(words, text.encode())
     machine_files.write_report_json(document, name, found)
     machine_files.write_summary_csv(summary, found.overviews)
     if figures and found.runs:
@@ -98,10 +99,9 @@ def draw_figures(folder: Path, found: Gathered, say: Say) -> list[Path]:
 
 def _not_in_a_run(folder: Path) -> None:
     """Refuse a folder within a run directory: what `run.json` does not list makes a run wrong."""
-    whole = folder.resolve()
-    for around in (whole, *whole.parents):
-        if (around / "run.json").exists():
-            raise UsageError(
-                f"{folder} is within the run directory {around}, in which a report has no place",
-                "give -o DIR",
-            )
+    around = run_around(folder)
+    if around is not None:
+        raise UsageError(
+            f"{folder} is within the run directory {around}, in which a report has no place",
+            "give -o DIR",
+        )

@@ -10,24 +10,21 @@ needs nothing of the kind and has every text as it is.
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import dataclasses
-import errno
 import io
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgejoule import __version__
-from edgejoule.errors import UsageError
 from edgejoule.files import canonical_json
 from edgejoule.report.attribution import Closure, method_figures
 from edgejoule.report.energies import best_of
 from edgejoule.report.overview import Overview
 from edgejoule.report.tables import LayerRow, RunTables, number, part, texts
+from edgejoule.report.target import write_whole
 from edgejoule.report.text import printable
 from edgejoule.report.verdict import baselines_of
 
@@ -41,7 +38,6 @@ FORMAT = 1
 _FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _LISTED = " | "  # sentences have commas and semicolons of their own
 _DEEPEST = 40  # nothing of ours is nested deeper than a fifth of that
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 def write_summary_csv(target: Path, overviews: Sequence[Overview]) -> None:
@@ -248,27 +244,3 @@ def _provenance(run: RunTables) -> dict[str, Any]:
         "files": {file: part(files, file).get("sha256") for file in files},
         "command": texts(plain.get("command")) or None,
     }
-
-
-def write_whole(target: Path, content: bytes) -> None:
-    """Write a file whole or not at all: to a hidden one beside it, synced, renamed.
-
-    Raises:
-        UsageError: It cannot be written; what was there before is still there.
-    """
-    temporary = target.with_name(f".{target.name}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except OSError as error:
-        full = error.errno in _FULL
-        why = "the disk is full" if full else error.strerror
-        mend = "free some space, or give -o DIR" if full else "give -o DIR"
-        raise UsageError(f"cannot write {target} ({why})", mend) from error
-    finally:  # also where Ctrl-C came between; renamed, it is there no more
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)

@@ -136,7 +136,7 @@ class LayerTimes:
         median_ms: Layer -> median.
         half_ms: Layer -> half-width of the mean's 95 % interval within this process, from the means
             of consecutive blocks; absent where there are too few executions.
-        block_ms: Layer -> mean of each of the blocks, for comparisons; same number for all layers.
+        block_ms: Layer -> mean of each of the blocks behind `half_ms`; same number for all layers.
         total_ms: Layer -> sum.
     """
 

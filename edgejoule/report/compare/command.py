@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import shutil
 import sys
 from argparse import Namespace
-from pathlib import Path
 
 from edgejoule.errors import EXIT_DONE, EXIT_REGRESSION, EXIT_WRONG, UsageError
 from edgejoule.report.compare.comparing import compare
@@ -17,6 +15,7 @@ from edgejoule.report.compare.machine import as_object
 from edgejoule.report.compare.result import Comparison
 from edgejoule.report.compare.text import markdown_text, terminal_text
 from edgejoule.report.compare.words import failures, group_text, percent, unwatched
+from edgejoule.report.target import write_whole
 from edgejoule.report.text import printable
 
 FAIL_ON = ("latency", "energy")
@@ -40,7 +39,9 @@ def run(arguments: Namespace) -> int:
     failed = [] if over is None else failures(found, over, fail_on)
     lacking = [] if over is None else unwatched(found, fail_on)
     if arguments.markdown is not None:
-        _write(arguments.markdown, markdown_text(found))
+        page = markdown_text(found).encode()
+        mend = "name another file after --markdown"
+        write_whole(arguments.markdown, page, mend, folders=False)
     if arguments.json:
         document = _finite(as_object(found, failed, over))
         print(json.dumps(document, indent=2, sort_keys=True, allow_nan=False))
@@ -72,19 +73,6 @@ def _exit_code(found: Comparison, failed: list[str], lacking: list[str], over: f
         print(printable(f"error: could not be compared: {lacking[0]}{more}"), file=sys.stderr)
         return EXIT_WRONG
     return EXIT_DONE
-
-
-def _write(target: Path, text: str) -> None:
-    temporary = target.with_name(f".{target.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise UsageError(
-            f"cannot write {target} ({error.strerror})", "name another file after --markdown"
-        ) from error
 
 
 def _finite(value: object) -> object:

@@ -6,6 +6,7 @@ worker process needs no screen. Names are foreign: nothing in them is read as ma
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -135,7 +136,7 @@ def save(fig: Any, folder: Path, key: str) -> list[Path]:
     written = []
     for kind, write in (("svg", _write_svg), ("png", _write_png)):
         target = folder / f"{key}.{kind}"
-        temporary = folder / f".{key}.{kind}.tmp"
+        temporary = folder / f".{key}.{kind}.{os.getpid()}.tmp"
         try:
             write(fig, temporary)
             temporary.replace(target)

@@ -7,17 +7,17 @@ time; what stands last could only be known last.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from edgejoule.errors import MeasurementError, UsageError
-from edgejoule.files import read_json, sync_file
+from edgejoule.files import read_json
 from edgejoule.report.series_load import guarded, phases_of
 from edgejoule.report.tables import RunTables, load_run, part
+from edgejoule.report.target import run_around, whole_file
 from edgejoule.report.trace.selection import LAYERED, Chosen, Selection, choose_inferences
 
 if TYPE_CHECKING:
@@ -88,13 +88,12 @@ def write_trace(
     run = load_run(run_path)
     _check_target(target, overwrite)
     source = _Source(run, selection or Selection())
-    with _whole(target) as file:
+    with whole_file(target, "give -o FILE") as file:
         return source.write(file, target, around, progress)
 
 
 def _check_target(target: Path, overwrite: bool) -> None:
-    parent = target.resolve().parent
-    if any((folder / "run.json").exists() for folder in (parent, *parent.parents)):
+    if run_around(target.resolve().parent) is not None:
         raise UsageError(
             f"{target} lies in a run directory, which is never changed", "give another -o FILE"
         )
@@ -102,23 +101,6 @@ def _check_target(target: Path, overwrite: bool) -> None:
         raise UsageError(f"{target} is a folder", "give a file as -o FILE")
     if target.exists() and not overwrite:
         raise UsageError(f"{target} is there already", "give another -o FILE, or --overwrite")
-
-
-@contextmanager
-def _whole(target: Path) -> Iterator[BinaryIO]:
-    """Open a file that stands under its name only once it is whole."""
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with unfinished.open("wb") as file:
-            yield file
-        sync_file(unfinished)
-        unfinished.replace(target)
-    except OSError as error:
-        raise UsageError(f"cannot write {target} ({error.strerror})", "give -o FILE") from error
-    finally:
-        with suppress(OSError):
-            unfinished.unlink()
 
 
 class _Source:
